@@ -1,0 +1,69 @@
+"""Bayesian optimisation on BBMM Gaussian processes: ask for a trial, tell its result.
+
+    from bbmmopt import Optimizer, Real, Space
+
+    optimizer = Optimizer(Space({"x": Real(-5, 5)}), minimize="loss", seed=0)
+    for _ in range(20):
+        trial = optimizer.ask()
+        optimizer.tell(trial, (trial.params["x"] - 1) ** 2)
+    print(optimizer.best.params, optimizer.best.values)
+
+The names below are imported when they are first used (PEP 562): torch takes seconds to import,
+and a script that only describes a space or lists stored trials needs none of it.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from bbmmopt.execution import maximize, minimize
+    from bbmmopt.optimizer import Optimizer, SpaceExhausted
+    from bbmmopt.parameters import Categorical, Integer, Ordinal, Real
+    from bbmmopt.problem import Constraint, Objective, Problem
+    from bbmmopt.space import Space
+    from bbmmopt.trial import Trial, TrialAlreadyTold, TrialState, UnknownTrial
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "Optimizer",
+    "minimize",
+    "maximize",
+    "Space",
+    "Real",
+    "Integer",
+    "Categorical",
+    "Ordinal",
+    "Problem",
+    "Objective",
+    "Constraint",
+    "Trial",
+    "TrialState",
+    "TrialAlreadyTold",
+    "UnknownTrial",
+    "SpaceExhausted",
+    "__version__",
+]
+
+_NAMES = {
+    "bbmmopt.execution": ("maximize", "minimize"),
+    "bbmmopt.optimizer": ("Optimizer", "SpaceExhausted"),
+    "bbmmopt.parameters": ("Categorical", "Integer", "Ordinal", "Real"),
+    "bbmmopt.problem": ("Constraint", "Objective", "Problem"),
+    "bbmmopt.space": ("Space",),
+    "bbmmopt.trial": ("Trial", "TrialAlreadyTold", "TrialState", "UnknownTrial"),
+}
+_HOME = {name: module for module, names in _NAMES.items() for name in names}
+
+
+def __getattr__(name: str) -> object:
+    """Import a public name from its module, and keep it so that this runs once per name."""
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(_HOME[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(globals().keys() | _HOME.keys())

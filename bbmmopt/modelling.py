@@ -1,0 +1,268 @@
+"""From told trials to a fitted posterior: the one file that builds surrogate models."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from bbmmopt.space import Space
+from bbmmopt.transforms import Standardise, TargetTransform, YeoJohnson
+from surrogate import ExactGP, FitReport, Hamming, Kernel, Matern52, Posterior, fit, one_thread
+
+# Parameters are fitted on at most this many rows; the posterior is conditioned on all of them.
+_FIT_ROWS = 1000
+# From this n on, a fit starts from the parameters found for an earlier, smaller set of trials.
+_WARM_FROM = 12
+_GROWTH = 1.25  # the sizes of those sets: 12, 15, 19, 24, …
+_WARP_FROM = 5  # different values, below which a power is not to be told from the data
+
+__all__ = ["Belief", "Data", "Modeller", "make_model", "one_thread"]
+
+
+@dataclass(frozen=True)
+class Data:
+    """What is known of one objective, in rows of the unit cube; larger y is better.
+
+    Attributes:
+        X: Complete trials in order of their numbers, shape (n, d).
+        y: Their values, in the user's units but for the sign, shape (n,).
+        noise: Variance of each, in units of y squared, NaN where unknown, shape (n,).
+        pending: Trials that are running, shape (p, d).
+        failed: Trials without a value, shape (f, d).
+        exact: Whether the objective is declared deterministic.
+    """
+
+    X: np.ndarray
+    y: np.ndarray
+    noise: np.ndarray
+    pending: np.ndarray
+    failed: np.ndarray
+    exact: bool
+
+    def head(self, n: int) -> Data:
+        """The first n complete trials alone."""
+        none = self.pending[:0]
+        return Data(self.X[:n], self.y[:n], self.noise[:n], none, none, self.exact)
+
+
+@dataclass(frozen=True)
+class Belief:
+    """What the model believes of one objective.
+
+    Attributes:
+        posterior: Given the complete trials, over the unit cube, in model units: standardised,
+            larger is better.
+        fantasised: The same, with pending and failed trials put in at what was expected of them:
+            uncertainty is gone there, so nobody goes there again.
+        transform: From the user's units (larger better) to model units.
+        incumbent: The best of the complete trials in model units: as observed when the objective
+            is exact, else by the posterior mean, which noise does not flatter. -inf without data.
+        data: What it was built from.
+    """
+
+    posterior: Posterior
+    fantasised: Posterior
+    transform: TargetTransform
+    incumbent: float
+    data: Data
+
+    @property
+    def lengthscales(self) -> Tensor:
+        """Length over which f changes in each column of the unit cube, shape (d,).
+
+        1 for categorical columns, whose distances mean nothing.
+        """
+        scale = torch.ones(self.data.X.shape[1], dtype=torch.float64)
+        for kernel in self.posterior.model.kernel.modules():
+            if isinstance(kernel, Matern52):
+                columns = list(kernel.columns or range(kernel.dims))
+                scale[columns] = kernel.lengthscale.detach()
+        return scale
+
+    @property
+    def report(self) -> FitReport | None:
+        """How the fit went."""
+        return self.posterior.model.report
+
+    def predict(self, X: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Mean and standard deviation of the objective at rows of the unit cube.
+
+        Args:
+            X: Shape (m, d).
+
+        Returns:
+            Two (m,) arrays in the user's units, larger is better.
+        """
+        with torch.no_grad(), one_thread():
+            mean, std = self.posterior.marginals(torch.from_numpy(np.ascontiguousarray(X)))
+        return self.transform.moments(mean.numpy(), std.numpy())
+
+    def centres(self, count: int) -> np.ndarray:
+        """The `count` complete trials that the model thinks best, best first, shape (k, d)."""
+        with torch.no_grad():
+            mean, _ = self.posterior.marginals(self.posterior.X)
+        return self.data.X[mean.argsort(descending=True, stable=True)[:count].numpy()]
+
+
+def make_model(space: Space, *, exact: bool) -> ExactGP:
+    """The default model of a space, at the start values of its priors.
+
+    Matérn-5/2 over ordered columns with a lengthscale each, times a Hamming kernel over the
+    categorical ones. Fixed columns are left out.
+    """
+    kinds = [column.kind for column in space.columns]
+    ordered = [j for j, kind in enumerate(kinds) if kind in ("continuous", "ordered")]
+    categorical = [j for j, kind in enumerate(kinds) if kind == "categorical"]
+    kernel: Kernel | None = None
+    if ordered:
+        whole = len(ordered) == len(space)
+        kernel = Matern52(len(ordered), columns=None if whole else ordered)
+    if categorical:
+        hamming = Hamming(len(categorical), columns=categorical)
+        kernel = kernel * hamming if kernel else 1.0 * hamming
+    if kernel is None:  # every parameter is fixed: a constant, seen through any one column
+        kernel = Matern52(1, columns=[0])
+    return ExactGP(kernel, priors="exact-objective-1" if exact else "dimension-scaled-1")
+
+
+@dataclass(frozen=True)
+class _Checkpoint:
+    """A model fitted from nothing to the first trials, and the transform that served it better."""
+
+    key: tuple[bytes, ...]
+    model: ExactGP
+    warp: bool
+    loo_gain: float
+
+
+class Modeller:
+    """Fits models, and remembers what makes the next fit quick without changing its result.
+
+    The parameters for a set of n trials are found from the parameters for the first n' of them (by
+    trial number; n' the largest of 12, 15, 19, 24, … up to n), which are found from the priors'
+    start values. So they depend on the data alone, not on the order in which results came in or on
+    what an earlier process happened to fit: a resumed run proposes what an uninterrupted one does.
+
+    At n' both transforms of the targets are tried, and the one whose leave-one-out predictions
+    give the values the higher density is used until the next n'.
+    """
+
+    def __init__(self, space: Space) -> None:
+        self._space = space
+        self._checkpoint: _Checkpoint | None = None
+        self._last: tuple[tuple[bytes, ...], Belief] | None = None
+
+    def belief(self, data: Data) -> Belief:
+        """The belief after these data; the same object when asked again about the same data."""
+        key = (*_key(data, len(data.y)), data.pending.tobytes(), data.failed.tobytes())
+        if self._last is None or self._last[0] != key:
+            self._last = key, self._build(data)
+        return self._last[1]
+
+    def _build(self, data: Data) -> Belief:
+        n = len(data.y)
+        if n == 0:
+            model = make_model(self._space, exact=data.exact)
+            empty = torch.empty(0, len(self._space), dtype=torch.float64)
+            return _believe(model.condition(empty, empty[:, 0]), Standardise.of(data.y), data)
+        size = _checkpoint_size(n)
+        start = self._start(data.head(size))
+        transform = YeoJohnson.of(data.y) if start.warp else Standardise.of(data.y)
+        model = start.model if size == n else _fit(start.model, data, transform)
+        return _believe(model.condition(*_tensors(data, transform)), transform, data)
+
+    def _start(self, data: Data) -> _Checkpoint:
+        """The model of the first n' trials, fitted from the priors' start values."""
+        key = _key(data, len(data.y))
+        if self._checkpoint is None or self._checkpoint.key != key:
+            plain, prior = Standardise.of(data.y), make_model(self._space, exact=data.exact)
+            model, warp, gain = _fit(prior, data, plain), False, 0.0
+            if len(np.unique(data.y)) >= _WARP_FROM:
+                warped = YeoJohnson.of(data.y)
+                other = _fit(prior, data, warped)
+                kept = data.y > plain.low  # the density of a value that was cut means nothing
+                gain = _loo_density(other, data, warped, kept) - _loo_density(
+                    model, data, plain, kept
+                )
+                if gain > 0:
+                    model, warp = other, True
+            self._checkpoint = _Checkpoint(key, model, warp, gain)
+        return self._checkpoint
+
+
+def _checkpoint_size(n: int) -> int:
+    """The largest of 12, 15, 19, 24, … up to n; n itself below 12."""
+    if n < _WARM_FROM:
+        return n
+    size = _WARM_FROM
+    while math.ceil(size * _GROWTH) <= n:
+        size = math.ceil(size * _GROWTH)
+    return size
+
+
+def _fit(start: ExactGP, data: Data, transform: TargetTransform) -> ExactGP:
+    n = len(data.y)
+    # Evenly over the run: the last trials crowd around the optimum.
+    rows = np.unique(np.linspace(0, n - 1, min(n, _FIT_ROWS)).round().astype(int))
+    X, y, noise = _tensors(data, transform)
+    return fit(start, X[rows], y[rows], noise=noise[rows], restart=False)
+
+
+def _loo_density(
+    model: ExactGP, data: Data, transform: TargetTransform, kept: np.ndarray
+) -> float:
+    """Mean log density of each value kept, given all others, per unit of the user's scale."""
+    X, y, noise = _tensors(data, transform)
+    mean, std = model.condition(X, y, noise).leave_one_out()
+    z = (y - mean) / std
+    log_density = (-0.5 * z.square() - std.log()).numpy() + np.log(transform.slope(data.y))
+    return float(log_density[kept].mean())
+
+
+def _believe(posterior: Posterior, transform: TargetTransform, data: Data) -> Belief:
+    """Find the incumbent and put in the trials that have no value."""
+    if not len(data.y):
+        incumbent = -math.inf
+    elif data.exact:
+        incumbent = float(posterior.y.max())
+    else:
+        incumbent = float(posterior.marginals(posterior.X)[0].max())
+    return _with_fantasies(posterior, transform, incumbent, data)
+
+
+def _with_fantasies(
+    posterior: Posterior, transform: TargetTransform, incumbent: float, data: Data
+) -> Belief:
+    """Add the posterior that has pending and failed trials put in.
+
+    Pending ones at the posterior mean. Failed ones at the mean or the median of what was observed,
+    whichever is worse: the hyperparameters never see them.
+    """
+    fantasised = posterior
+    if len(data.pending):
+        X = torch.from_numpy(data.pending)
+        fantasised = fantasised.append(X, fantasised.marginals(X)[0])
+    if len(data.failed):
+        X = torch.from_numpy(data.failed)
+        mean = fantasised.marginals(X)[0]
+        if len(posterior.y):
+            mean = mean.clamp_max(float(posterior.y.median()))
+        fantasised = fantasised.append(X, mean)
+    return Belief(posterior, fantasised, transform, incumbent, data)
+
+
+def _tensors(data: Data, transform: TargetTransform) -> tuple[Tensor, Tensor, Tensor]:
+    """X, y and noise in model units."""
+    noise = data.noise * transform.slope(data.y) ** 2
+    arrays = data.X, transform.forward(data.y), noise
+    X, y, noise = (torch.from_numpy(np.ascontiguousarray(a)) for a in arrays)
+    return X, y, noise
+
+
+def _key(data: Data, n: int) -> tuple[bytes, ...]:
+    """What a fit to the first n trials depends on."""
+    return data.X[:n].tobytes(), data.y[:n].tobytes(), data.noise[:n].tobytes()

@@ -1,0 +1,218 @@
+"""Find the candidate of largest acquisition value in a space of any kind of parameters."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from bbmmopt.search.domain import Domain, SpaceExhausted
+from bbmmopt.search.gradient import ascend
+from bbmmopt.search.starts import around, boltzmann, change_discrete, sobol
+
+_ENUMERATE = 10_000  # finite spaces up to this size are scored whole
+_CHUNK = 1024  # rows scored at once: bounds the memory of their covariance with the data
+
+
+class Scored(Protocol):
+    """What is maximised: scores of candidates, and their gradients."""
+
+    def __call__(self, X: Tensor, /) -> Tensor:
+        """Scores of groups of one, X (m, 1, d): shape (m,)."""
+        ...
+
+    def value_and_gradient(self, X: Tensor, /) -> tuple[Tensor, Tensor]:
+        """Scores of X (m, d), shape (m,), and their gradients, shape (m, d)."""
+        ...
+
+
+@dataclass(frozen=True)
+class Search:
+    """How hard to look.
+
+    Attributes:
+        raw: Points scored to find starts, not counting those around the best trials.
+        starts: How many of them are climbed from.
+        evaluations: Most rounds of one climb.
+        rounds: Most alternations between climbing and discrete moves.
+    """
+
+    raw: int = 512
+    starts: int = 10
+    evaluations: int = 80
+    rounds: int = 4
+
+
+@dataclass(frozen=True)
+class Found:
+    """The best candidate met.
+
+    Attributes:
+        x: On the lattice of the space, unseen where that was asked for, shape (d,).
+        value: Its score.
+        evaluations: How many candidates were scored, those with gradients included.
+    """
+
+    x: np.ndarray
+    value: float
+    evaluations: int
+
+
+def maximise(
+    acquisition: Scored,
+    domain: Domain,
+    *,
+    generator: torch.Generator,
+    scale: Tensor,
+    centres: np.ndarray,
+    search: Search | None = None,
+) -> Found:
+    """Return the best unseen candidate found.
+
+    A finite space of up to 10,000 points is scored whole. Otherwise raw points, scrambled Sobol
+    and around the best trials, are scored in one batch; from a Boltzmann choice of them, the best
+    one always included, all climb at once; in mixed spaces climbs alternate with moves to the best
+    neighbour in one discrete parameter. Candidates are rounded to the lattice before they compete.
+
+    Args:
+        acquisition: What to maximise.
+        domain: Where.
+        generator: Randomness of the raw points and of the choice of starts.
+        scale: Length over which the acquisition changes in each column, shape (d,).
+        centres: The best trials, shape (k, d); k may be 0.
+        search: How hard to look.
+
+    Raises:
+        SpaceExhausted: If the space is finite and every allowed point was seen.
+    """
+    search = search or Search()
+    space = domain.space
+    if space.size is not None and space.size <= _ENUMERATE:
+        return _enumerate(acquisition, domain)
+    X = sobol(search.raw, len(space), generator)
+    if len(centres):
+        near = around(centres, search.raw // 4, generator)
+        X = np.concatenate([X, change_discrete(space, near, generator)])
+        X = np.concatenate([domain.place(X), domain.place(centres)])
+    else:
+        X = domain.place(X)
+    values = _score(acquisition, X)
+    evaluations = len(X)
+    start = boltzmann(values, search.starts, generator).numpy()
+    ends, end_values, more = _climb(acquisition, domain, X[start], values[start], scale, search)
+    # Rounding can lose what a climb gained: every point met competes, best first.
+    X, values = np.concatenate([ends, X]), torch.cat([end_values, values])
+    order = values.argsort(descending=True, stable=True).numpy()
+    for block in np.array_split(order, max(1, len(order) // 16)):
+        allowed = block[domain.unseen(X[block])]
+        if len(allowed):
+            best = int(allowed[0])
+            return Found(X[best], float(values[best]), evaluations + more)
+    return _anything_unseen(acquisition, domain, generator, evaluations + more)
+
+
+def _climb(
+    acquisition: Scored,
+    domain: Domain,
+    X: np.ndarray,
+    values: Tensor,
+    scale: Tensor,
+    search: Search,
+) -> tuple[np.ndarray, Tensor, int]:
+    """Alternate climbs and discrete moves from each row; returns rows, values, evaluations."""
+    discrete, evaluations = bool(domain.discrete), 0
+    for _ in range(search.rounds):
+        lower, upper = domain.bounds(X)
+        improved = False
+        if bool((lower < upper).any()):
+            ascent = ascend(
+                acquisition.value_and_gradient,
+                torch.from_numpy(X),
+                torch.from_numpy(lower),
+                torch.from_numpy(upper),
+                scale,
+                max_evaluations=search.evaluations,
+            )
+            evaluations += ascent.evaluations * len(X)
+            if not discrete:
+                return domain.place(ascent.X.numpy()), ascent.value, evaluations
+            moved = domain.place(ascent.X.numpy())
+            moved_values = _score(acquisition, moved)
+            evaluations += len(moved)
+            improved = _keep_better(X, values, moved, moved_values)
+        if discrete:
+            stepped, count = _discrete_moves(acquisition, domain, X, values)
+            evaluations += count
+            improved = stepped or improved
+        if not improved:
+            break
+    return X, values, evaluations
+
+
+def _keep_better(X: np.ndarray, values: Tensor, other: np.ndarray, other_values: Tensor) -> bool:
+    """Overwrite rows by better ones; returns whether any row gained noticeably."""
+    better = other_values > values
+    gained = bool((other_values > values + 1e-3).any())
+    X[better.numpy()] = other[better.numpy()]
+    values[better] = other_values[better]
+    return gained
+
+
+def _discrete_moves(
+    acquisition: Scored, domain: Domain, X: np.ndarray, values: Tensor
+) -> tuple[bool, int]:
+    """Move every row to its best neighbour until none has a better one; X and values change."""
+    any_gain, evaluations = False, 0
+    for _ in range(10):
+        neighbours, owner = domain.neighbours(X)
+        if not len(neighbours):
+            break
+        scores = _score(acquisition, neighbours)
+        evaluations += len(neighbours)
+        # The last of each owner's entries, in increasing order of score, is its best.
+        order = scores.argsort(stable=True).numpy()
+        best = np.full(len(X), -1)
+        best[owner[order]] = order
+        has = np.flatnonzero(best >= 0)
+        at, at_values = X[has], values[has]
+        gained = _keep_better(at, at_values, neighbours[best[has]], scores[best[has]])
+        X[has], values[has] = at, at_values
+        any_gain = any_gain or gained
+        if not gained:
+            break
+    return any_gain, evaluations
+
+
+def _enumerate(acquisition: Scored, domain: Domain) -> Found:
+    """Score every unseen point of a small finite space."""
+    X = domain.enumerate()
+    values = _score(acquisition, X)
+    best = int(values.argmax())
+    return Found(X[best], float(values[best]), len(X))
+
+
+def _anything_unseen(
+    acquisition: Scored, domain: Domain, generator: torch.Generator, evaluations: int
+) -> Found:
+    """The best of some unseen points, when everything the search liked was seen before."""
+    for _ in range(20):
+        X = domain.place(sobol(4096, len(domain.space), generator))
+        X = X[domain.unseen(X)]
+        if len(X):
+            values = _score(acquisition, X)
+            best = int(values.argmax())
+            return Found(X[best], float(values[best]), evaluations + len(X))
+    raise SpaceExhausted(
+        "no unseen point was found among 81,920 drawn at random; the part of the space that is "
+        "left free seems to be used up. Widen the space or fix fewer parameters."
+    )
+
+
+def _score(acquisition: Scored, X: np.ndarray) -> Tensor:
+    """Scores of X (m, d) without gradients, in pieces that bound the memory taken."""
+    tensor = torch.from_numpy(np.ascontiguousarray(X)).unsqueeze(-2)
+    with torch.no_grad():
+        return torch.cat([acquisition(part) for part in tensor.split(_CHUNK)])

@@ -1,0 +1,130 @@
+"""Checks of what a user hands over: native types, finite numbers, lists of choices.
+
+Each raises TypeError or ValueError with what was expected, what came and what to do, written to
+follow the name of the thing at fault: "parameter 'C': ".
+"""
+
+import difflib
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+
+Value = int | float | str | bool
+
+
+def native(value: Any) -> Any:
+    """The Python bool, int, float or str inside a numpy scalar, 0-d array or subclass.
+
+    Anything else is returned as it came.
+    """
+    if getattr(value, "ndim", None) == 0 and hasattr(value, "item"):
+        value = value.item()
+    if value is None or isinstance(value, bool):
+        return value
+    for kind in (int, float):
+        if isinstance(value, kind):
+            return kind(value)
+    return str.__str__(value) if isinstance(value, str) else value
+
+
+def did_you_mean(word: object, known: Sequence[object]) -> str:
+    """ " Did you mean 'x'?" when something known looks much like the word, else ""."""
+    close = difflib.get_close_matches(str(word), [name for name in known if isinstance(name, str)])
+    return f" Did you mean {close[0]!r}?" if close else ""
+
+
+def to_float(number: int | float) -> float:
+    """The nearest double; ±inf for an integer beyond them all."""
+    try:
+        return float(number)
+    except OverflowError:
+        return math.copysign(math.inf, number)
+
+
+def finite(name: str, value: Any) -> float:
+    """The value as a finite float, or an error that calls it `name`."""
+    number = native(value)
+    if isinstance(number, bool) or not isinstance(number, int | float):
+        raise TypeError(f"{name} must be a number; got {value!r} ({type(value).__name__}).")
+    x = to_float(number)
+    if not math.isfinite(x):
+        raise ValueError(f"{name} must be finite; got {number!r}.")
+    return x + 0.0
+
+
+def integral(name: str, value: Any) -> int:
+    """The value as an int (3.0 is one), or an error that calls it `name`."""
+    number = native(value)
+    if isinstance(number, float) and number.is_integer():
+        number = int(number)
+    if isinstance(number, float):
+        raise ValueError(f"{name} must be an integer; got {number!r}. Use Real for real numbers.")
+    if isinstance(number, bool) or not isinstance(number, int):
+        raise TypeError(f"{name} must be an integer; got {value!r} ({type(value).__name__}).")
+    return number
+
+
+def checked_choices(choices: Any, for_objects: str) -> tuple[Value, ...]:
+    """The choices in native types: at least one, no two equal (1, 1.0 and True are equal).
+
+    Args:
+        choices: What the user gave.
+        for_objects: What to use for choices that are none of these types, for the message.
+    """
+    if isinstance(choices, np.ndarray) and choices.ndim == 1:
+        choices = choices.tolist()
+    if isinstance(choices, str | bytes) or not isinstance(choices, Sequence):
+        raise TypeError(
+            f"choices must be a list; got {choices!r} ({type(choices).__name__}). "
+            f"Write [a, b, …], in the order you want."
+        )
+    if not choices:
+        raise ValueError("choices must not be empty.")
+    seen: dict[Value, Value] = {}
+    for given in choices:
+        choice = native(given)
+        if not isinstance(choice, Value):
+            raise TypeError(
+                f"choices must be strings, numbers or booleans; got {given!r} "
+                f"({type(given).__name__}). For other objects use {for_objects}."
+            )
+        if isinstance(choice, float) and not math.isfinite(choice):
+            raise ValueError(f"choices must be finite; got {choice!r}. Use {for_objects}.")
+        if choice in seen:
+            raise ValueError(
+                f"choices must differ; {seen[choice]!r} and {choice!r} are equal. Drop one."
+            )
+        seen[choice] = choice
+    return tuple(seen)
+
+
+def checked_when(when: Any) -> dict[str, tuple[Value, ...]] | None:
+    """{parent: tuple of values}, whatever single values or lists were given. None stays None."""
+    if when is None:
+        return None
+    if not isinstance(when, Mapping) or not when:
+        raise TypeError(f"when must be {{parent: value or list of values}}; got {when!r}.")
+    result = {}
+    for parent, given in when.items():
+        alone = native(given)
+        values = [alone] if isinstance(alone, Value) else given
+        with naming(f"when[{parent!r}]: "):
+            result[parent] = checked_choices(values, "their labels")
+    return result
+
+
+@contextmanager
+def naming(prefix: str) -> Iterator[None]:
+    """Put the name of the thing at fault in front of a TypeError or ValueError."""
+    try:
+        yield
+    except (TypeError, ValueError) as error:
+        raise type(error)(f"{prefix}{error}") from None
+
+
+def listing(names: Iterable[object]) -> str:
+    """'a', 'b', 'c'"""
+    return ", ".join(map(repr, names))

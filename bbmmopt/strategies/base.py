@@ -1,0 +1,63 @@
+"""What a strategy is: from what is known to the next point, by counted randomness."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Set
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+
+from bbmmopt.modelling import Data
+
+
+def generator(seed: int, number: int, purpose: str) -> torch.Generator:
+    """The randomness of one purpose of one trial, independent of every other's.
+
+    Counted, not streamed: what trial 17 draws does not depend on whether trial 16 was drawn in this
+    process, in another one, or before a crash. No generator state needs storing.
+    """
+    digest = hashlib.blake2b(f"{seed}/{number}/{purpose}".encode(), digest_size=8).digest()
+    return torch.Generator().manual_seed(int.from_bytes(digest) % 2**63)
+
+
+@dataclass(frozen=True)
+class Request:
+    """One question to a strategy.
+
+    Attributes:
+        data: What is known of the objective.
+        number: Number of the trial to be proposed.
+        seed: The study's seed.
+        fixed: Columns that must have a given value in [0, 1].
+        seen: Rows, as bytes, that must not be proposed.
+    """
+
+    data: Data
+    number: int
+    seed: int
+    fixed: Mapping[int, float] = field(default_factory=dict)
+    seen: Set[bytes] = frozenset()
+
+
+@dataclass(frozen=True)
+class Proposal:
+    """An answer.
+
+    Attributes:
+        x: A row on the lattice of the space, shape (d,).
+        origin: How it came about, in JSON types: "phase", and what the phase has to tell.
+    """
+
+    x: np.ndarray
+    origin: dict[str, Any]
+
+
+class Strategy(Protocol):
+    """Decides what to try next. A function of the request: it may cache, but not remember."""
+
+    def propose(self, request: Request) -> Proposal:
+        """The next point."""
+        ...

@@ -1,0 +1,175 @@
+"""Between the values of an objective and what a Gaussian process is fitted to.
+
+A GP expects targets that look normal. Objectives seldom do: losses have a long bad side, and the
+few worst values would set the scale for all the others. Both transforms here leave the order of
+values alone (but for ties among the worst), work for any finite values, and live outside the model.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from scipy.optimize import minimize_scalar
+
+# Values further than this many robust standard deviations out are no more than that far out.
+_FARTHEST = 1e6
+
+# Gauss-Hermite nodes for E[g(z)], z normal: exact for polynomials of degree 29.
+_NODES, _WEIGHTS = np.polynomial.hermite_e.hermegauss(15)
+_WEIGHTS = _WEIGHTS / _WEIGHTS.sum()
+
+
+class TargetTransform(Protocol):
+    """A monotone map from values (larger is better) to model units (mean 0, variance 1)."""
+
+    def forward(self, y: np.ndarray) -> np.ndarray:
+        """Model units of y (n,)."""
+        ...
+
+    def slope(self, y: np.ndarray) -> np.ndarray:
+        """Derivative of `forward` at y (n,): takes noise, and densities, to model units."""
+        ...
+
+    def inverse(self, z: np.ndarray) -> np.ndarray:
+        """The y of model units z, any shape."""
+        ...
+
+    def moments(self, mean: np.ndarray, std: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Mean and standard deviation of y when z ~ N(mean, std²)."""
+        ...
+
+
+@dataclass(frozen=True)
+class Standardise:
+    """z = (max(y, low) - centre) / scale.
+
+    Attributes:
+        centre, scale: Mean and standard deviation of the values, after cutting.
+        low: Worse values count as this one; -inf keeps all.
+    """
+
+    centre: float
+    scale: float
+    low: float = -np.inf
+
+    @staticmethod
+    def of(y: np.ndarray, *, winsorise: bool = True) -> Standardise:
+        """Fit to y (n,), cutting its bad side at Tukey's fence, 1.5 IQR below the quartile."""
+        low = -np.inf
+        if winsorise and len(y) >= 5:
+            lower, upper = _quartiles(y)
+            low = float(lower - 1.5 * (upper - lower))
+            if not low < lower:  # at least a quarter of the values are the same
+                low = -np.inf
+        centre, scale = _mean_and_std(np.maximum(y, low))
+        return Standardise(centre, scale, low)
+
+    def forward(self, y: np.ndarray) -> np.ndarray:
+        # Halved first: the difference of two values near 1e308 must not overflow.
+        return (0.5 * np.maximum(y, self.low) - 0.5 * self.centre) / (0.5 * self.scale)
+
+    def slope(self, y: np.ndarray) -> np.ndarray:
+        return np.full(len(y), 1 / self.scale)
+
+    def inverse(self, z: np.ndarray) -> np.ndarray:
+        return z * self.scale + self.centre
+
+    def moments(self, mean: np.ndarray, std: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        return self.inverse(mean), std * self.scale
+
+
+@dataclass(frozen=True)
+class YeoJohnson:
+    """A power transform that works on both signs, after and before a standardisation.
+
+        u = (y - median) / spread;    w = ((1 + u)^λ - 1) / λ              for u ≥ 0
+                                      w = -((1 - u)^(2-λ) - 1) / (2 - λ)   for u < 0
+
+    Source: Yeo & Johnson (2000), Biometrika 87(4), 954-959, eq. 2.1.
+
+    Attributes:
+        power: λ, the value under which the w look most normal.
+        median, spread: Robust location and scale of y.
+        centre, scale: Mean and standard deviation of w.
+    """
+
+    power: float
+    median: float
+    spread: float
+    centre: float
+    scale: float
+
+    @staticmethod
+    def of(y: np.ndarray) -> YeoJohnson:
+        """Fit to y (n,): λ in [-2, 4] by maximum likelihood of a normal sample."""
+        lower, upper = _quartiles(y)
+        median = float(np.median(y))
+        spread = (upper - lower) / 1.349 or _mean_and_std(y)[1]
+        u = np.clip(y / spread - median / spread, -_FARTHEST, _FARTHEST)
+        log_slope = np.sign(u) * np.log1p(np.abs(u))
+
+        def cost(power: float) -> float:
+            w = _power(u, power)
+            return 0.5 * len(u) * np.log(w.var() + 1e-300) - (power - 1) * log_slope.sum()
+
+        power = float(minimize_scalar(cost, bounds=(-2.0, 4.0), options={"xatol": 1e-3}).x)
+        centre, scale = _mean_and_std(_power(u, power))
+        return YeoJohnson(power, median, float(spread), centre, scale)
+
+    def forward(self, y: np.ndarray) -> np.ndarray:
+        return (_power(self._robust(y), self.power) - self.centre) / self.scale
+
+    def slope(self, y: np.ndarray) -> np.ndarray:
+        u = self._robust(y)
+        exponent = np.where(u >= 0, self.power - 1, 1 - self.power)
+        return (1 + np.abs(u)) ** exponent / (self.scale * self.spread)
+
+    def inverse(self, z: np.ndarray) -> np.ndarray:
+        w = z * self.scale + self.centre
+        up, down = _unpower(w, self.power), -_unpower(-w, 2 - self.power)
+        return np.where(w >= 0, up, down) * self.spread + self.median
+
+    def moments(self, mean: np.ndarray, std: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        y = self.inverse(mean[:, None] + std[:, None] * _NODES)  # (m, 15)
+        first = y @ _WEIGHTS
+        return first, np.sqrt((y - first[:, None]) ** 2 @ _WEIGHTS)
+
+    def _robust(self, y: np.ndarray) -> np.ndarray:
+        return np.clip(y / self.spread - self.median / self.spread, -_FARTHEST, _FARTHEST)
+
+
+def _power(u: np.ndarray, power: float) -> np.ndarray:
+    """The Yeo-Johnson transform of u."""
+    up, down = np.log1p(np.maximum(u, 0.0)), np.log1p(np.maximum(-u, 0.0))
+    return np.where(u >= 0, _box_cox(up, power), -_box_cox(down, 2 - power))
+
+
+def _box_cox(log_x: np.ndarray, power: float) -> np.ndarray:
+    """(x^λ - 1) / λ, its limit log x at λ = 0."""
+    return log_x if abs(power) < 1e-9 else np.expm1(power * log_x) / power
+
+
+def _unpower(w: np.ndarray, power: float) -> np.ndarray:
+    """u ≥ 0 with ((1 + u)^λ - 1) / λ = w, for w ≥ 0; capped where no u reaches w (λ < 0)."""
+    w = np.maximum(w, 0.0)
+    if abs(power) < 1e-9:
+        return np.expm1(np.minimum(w, np.log(_FARTHEST)))
+    log_x = np.log(np.maximum(1 + power * w, 1e-300)) / power
+    return np.expm1(np.minimum(log_x, np.log(_FARTHEST)))
+
+
+def _quartiles(y: np.ndarray) -> tuple[float, float]:
+    lower, upper = np.quantile(y, [0.25, 0.75])
+    return float(lower), float(upper)
+
+
+def _mean_and_std(y: np.ndarray) -> tuple[float, float]:
+    """Mean and standard deviation, the latter 1 for values that do not differ."""
+    if not len(y):
+        return 0.0, 1.0
+    largest = float(np.abs(y).max()) or 1.0  # so that squares of 1e300 do not overflow
+    y = y / largest
+    mean, std = float(y.mean()), float(y.std())
+    return mean * largest, std * largest if std > 1e-12 * max(1e-300, abs(mean)) else largest

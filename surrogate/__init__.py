@@ -1,0 +1,75 @@
+"""Gaussian processes by matrix products: kernels, solvers, models.
+
+Notation, used in every file (shapes in brackets, `...` = batch dimensions):
+
+    X  (..., n, d)  inputs             y  (n,)       targets, larger is nothing special
+    K  (n, n)       k(X, X)            K̂  (n, n)     K + noise on the diagonal
+    L  (n, n)       lower Cholesky factor of K̂       α  (n,)   K̂⁻¹(y - m), `alpha` in code
+    m               constant mean; also the number of rows of X2 in k(X1, X2)
+    ℓ  (d,)         lengthscales       s²            variance of f
+    σ²              noise variance     z             (x - centre) / ℓ
+    r²              squared distance ‖(x - x') / ℓ‖² G  (n, m)   ∂loss/∂K
+    φ  (..., F)     random features    w, v          weights of a sample path
+
+Everything is float64 unless a name says otherwise. Randomness comes in as a `torch.Generator`.
+"""
+
+from surrogate.kernels import (
+    RBF,
+    Hamming,
+    Kernel,
+    Matern12,
+    Matern32,
+    Matern52,
+    Product,
+    Scaled,
+    Sum,
+    positive_parameter,
+)
+from surrogate.models import (
+    ExactGP,
+    FitReport,
+    LogNormal,
+    Posterior,
+    PosteriorInfo,
+    Prior,
+    PriorSet,
+    SamplePaths,
+    coverage,
+    fit,
+    nlpd,
+    prior_set,
+    rmse,
+)
+from surrogate.solvers import Cholesky, CholeskyFactor, NotPositiveDefinite
+from surrogate.threads import one_thread
+
+__all__ = [
+    "RBF",
+    "Cholesky",
+    "CholeskyFactor",
+    "ExactGP",
+    "FitReport",
+    "Hamming",
+    "Kernel",
+    "LogNormal",
+    "Matern12",
+    "Matern32",
+    "Matern52",
+    "NotPositiveDefinite",
+    "Posterior",
+    "PosteriorInfo",
+    "Prior",
+    "PriorSet",
+    "Product",
+    "SamplePaths",
+    "Scaled",
+    "Sum",
+    "coverage",
+    "fit",
+    "nlpd",
+    "one_thread",
+    "positive_parameter",
+    "prior_set",
+    "rmse",
+]

@@ -1,0 +1,77 @@
+"""Shape and finiteness checks: one wording for every error at the door."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def as_matrix(name: str, X: Tensor, columns: int | None = None) -> Tensor:
+    """Return X as a float64 tensor, or raise unless it is a finite (n, d) matrix.
+
+    Args:
+        name: What the caller calls it, for the message.
+        X: Anything `torch.as_tensor` takes.
+        columns: The d that is expected, if any.
+
+    Raises:
+        ValueError: If X is not two-dimensional, has another number of columns, or is not finite.
+    """
+    X = torch.as_tensor(X, dtype=torch.float64)
+    if X.ndim != 2:
+        raise ValueError(
+            f"{name} must have shape (n, d), one row per observation; got {tuple(X.shape)}. "
+            f"For a single input column, pass {name}.unsqueeze(-1)."
+        )
+    if columns is not None and X.shape[1] != columns:
+        raise ValueError(
+            f"{name} must have {columns} column(s), one per input dimension of the kernel; "
+            f"got shape {tuple(X.shape)}."
+        )
+    check_finite(name, X)
+    return X
+
+
+def as_targets(name: str, y: Tensor, n: int) -> Tensor:
+    """Return y as a float64 tensor, or raise unless it is a finite (n,) vector."""
+    y = torch.as_tensor(y, dtype=torch.float64)
+    if y.shape != (n,):
+        raise ValueError(
+            f"{name} must have one value per row of X: expected shape ({n},), "
+            f"got {tuple(y.shape)}."
+        )
+    check_finite(name, y)
+    return y
+
+
+def as_noise(noise: Tensor | None, n: int) -> Tensor:
+    """Return per-observation noise variances (n,), NaN where they are to be learnt.
+
+    Raises:
+        ValueError: If the shape is wrong or a variance is negative or infinite.
+    """
+    if noise is None:
+        return torch.full((n,), torch.nan, dtype=torch.float64)
+    noise = torch.as_tensor(noise, dtype=torch.float64)
+    if noise.shape != (n,):
+        raise ValueError(
+            f"noise must hold one variance per observation: expected shape ({n},), "
+            f"got {tuple(noise.shape)}. Use NaN where the noise is not known."
+        )
+    if bool((noise < 0).any() | noise.isinf().any()):
+        raise ValueError(
+            "noise holds variances, which are finite and at least 0; "
+            f"got {noise[(noise < 0) | noise.isinf()].tolist()[:5]}. "
+            "Use NaN where the noise is not known."
+        )
+    return noise
+
+
+def check_finite(name: str, values: Tensor) -> None:
+    """Raise ValueError, with a count, if any entry is NaN or infinite."""
+    if not bool(values.isfinite().all()):
+        bad = int((~values.isfinite()).sum())
+        raise ValueError(
+            f"{name} has {bad} NaN or infinite value(s) out of {values.numel()}. "
+            f"Drop those observations."
+        )

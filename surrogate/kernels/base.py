@@ -1,0 +1,160 @@
+"""What a kernel is: a formula, its pullbacks, and how kernels combine.
+
+A kernel of one's own needs `forward` only; the rest follows by automatic differentiation. The
+kernels shipped here add `linearise` in closed form, which a fit calls some twenty times.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from surrogate.workspace import Workspace
+
+Features = Callable[[Tensor], Tensor]
+"""Maps X (..., n, d) to random features (..., n, F) with E[φ(x)ᵀφ(x')] = k(x, x')."""
+
+
+def positive_parameter(name: str, value: float | Tensor) -> nn.Parameter:
+    """Store a positive value by its logarithm, so that any optimiser step keeps it positive.
+
+    Raises:
+        ValueError: If a value is not positive and finite.
+    """
+    value = torch.as_tensor(value, dtype=torch.float64)
+    if not bool(((value > 0) & value.isfinite()).all()):
+        raise ValueError(f"{name} must be positive and finite; got {value.tolist()}.")
+    return nn.Parameter(value.log())
+
+
+class Linearised(ABC):
+    """A kernel matrix K = k(X1, X2) that can map ∂loss/∂K back to what K was made from.
+
+    Attributes:
+        K: The kernel matrix, shape (n, m).
+    """
+
+    K: Tensor
+
+    @abstractmethod
+    def parameters(self, G: Tensor) -> tuple[Tensor, ...]:
+        """Gradients of the loss in `kernel.parameters()`, in that order; G = ∂loss/∂K (n, m)."""
+
+    @abstractmethod
+    def inputs(self, G: Tensor) -> Tensor:
+        """Gradient of the loss in X1, shape (n, d), with X2 held fixed; G = ∂loss/∂K (n, m)."""
+
+
+class Kernel(nn.Module, ABC):
+    """A positive definite function k(x, x') with positive parameters stored by their logarithm.
+
+    `k1 + k2`, `k1 * k2` and `3.0 * k` are kernels too.
+
+    Attributes:
+        roles: What each own parameter means to a set of priors, by its attribute name.
+    """
+
+    roles: ClassVar[dict[str, str]] = {}
+
+    @abstractmethod
+    def forward(self, X1: Tensor, X2: Tensor) -> Tensor:
+        """Return k(x, x') for each row x of X1 (..., n, d) and x' of X2 (..., m, d): (..., n, m).
+
+        Differentiable by autograd in the inputs and in the parameters.
+        """
+
+    def diagonal(self, X: Tensor) -> Tensor:
+        """Return k(x, x) for each row of X (..., n, d): shape (..., n)."""
+        points = X.unsqueeze(-2)  # (..., n, 1, d): n batches of one point
+        return self(points, points)[..., 0, 0]
+
+    def linearise(self, X1: Tensor, X2: Tensor, workspace: Workspace | None = None) -> Linearised:
+        """Return K = k(X1, X2) together with its pullbacks, sharing the work between them.
+
+        Args:
+            X1: Shape (n, d).
+            X2: Shape (m, d); pass the same tensor twice for k(X, X), whose diagonal is then exact.
+            workspace: Scratch memory. The result is then valid until its next use.
+        """
+        return _AutogradLinearised(self, X1, X2)
+
+    def pullback(self, X1: Tensor, X2: Tensor, G: Tensor) -> tuple[Tensor, ...]:
+        """Gradients in `self.parameters()` of a loss with ∂loss/∂k(X1, X2) = G, shape (n, m)."""
+        return self.linearise(X1, X2).parameters(G)
+
+    def pullback_inputs(self, X1: Tensor, X2: Tensor, G: Tensor) -> Tensor:
+        """Gradient in X1, shape (n, d), of a loss with ∂loss/∂k(X1, X2) = G, X2 held fixed."""
+        return self.linearise(X1, X2).inputs(G)
+
+    def features(self, count: int, generator: torch.Generator) -> Features:
+        """Draw `count` random features of the kernel, for samples of functions.
+
+        Raises:
+            TypeError: If this kernel has none.
+        """
+        raise TypeError(
+            f"{type(self).__name__} has no random features, so no sample paths; define "
+            f"`features(count, generator)` on it, or use Posterior.sample at chosen points."
+        )
+
+    def roles_of_parameters(self) -> list[tuple[str, int]]:
+        """For each of `self.parameters()`: its role and the number of inputs its kernel sees."""
+        dims = int(getattr(self, "dims", 1))
+        own = [(self.roles.get(name, name), dims) for name, _ in self.named_parameters(recurse=False)]
+        for child in self.children():
+            if isinstance(child, Kernel):
+                own += child.roles_of_parameters()
+        return own
+
+    def __add__(self, other: Kernel) -> Kernel:
+        from surrogate.kernels.combine import Sum
+
+        return Sum(self, other)
+
+    def __mul__(self, other: Kernel) -> Kernel:
+        from surrogate.kernels.combine import Product
+
+        return Product(self, other) if isinstance(other, Kernel) else other * self
+
+    def __rmul__(self, scale: float) -> Kernel:
+        from surrogate.kernels.combine import Scaled
+
+        return Scaled(self, scale)
+
+
+class _AutogradLinearised(Linearised):
+    """The default: keep the graph of `forward` and run it backwards."""
+
+    def __init__(self, kernel: Kernel, X1: Tensor, X2: Tensor) -> None:
+        self._kernel, self._X1, self._X2 = kernel, X1.detach(), X2.detach()
+        # Fresh leaves: the kernel's own parameters are neither touched nor asked for gradients.
+        self._leaves = {
+            name: p.detach().clone().requires_grad_(True) for name, p in kernel.named_parameters()
+        }
+        with torch.enable_grad():
+            self._graph = functional_call(kernel, self._leaves, (self._X1, X2.detach()))
+        self.K = self._graph.detach()
+
+    def parameters(self, G: Tensor) -> tuple[Tensor, ...]:
+        return _backward(self._graph, list(self._leaves.values()), G)
+
+    def inputs(self, G: Tensor) -> Tensor:
+        X1 = self._X1.clone().requires_grad_(True)
+        with torch.enable_grad():
+            K = self._kernel(X1, self._X2)
+        return _backward(K, [X1], G)[0]
+
+
+def _backward(K: Tensor, wanted: list[Tensor], G: Tensor) -> tuple[Tensor, ...]:
+    """Gradients of ⟨G, K⟩, zero where K does not depend on what is wanted."""
+    if not wanted or not K.requires_grad:
+        return tuple(torch.zeros_like(w) for w in wanted)
+    grads = torch.autograd.grad(K, wanted, G, retain_graph=True, allow_unused=True)
+    return tuple(
+        torch.zeros_like(w) if g is None else g for w, g in zip(wanted, grads, strict=True)
+    )

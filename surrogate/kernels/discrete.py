@@ -1,0 +1,102 @@
+"""Kernels of unordered inputs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from surrogate.kernels.base import Features, Kernel, Linearised, positive_parameter
+from surrogate.workspace import Workspace
+
+
+class Hamming(Kernel):
+    """Categories are either the same or not, in each input by itself.
+
+        k(x, x') = exp(-Σ_j [x_j ≠ x'_j] / ℓ_j)
+
+    A large ℓ_j lets categories share what they know; a small one keeps them apart. A product of
+    the two-valued kernels ρ_j + (1 - ρ_j) [x_j = x'_j], ρ_j = exp(-1/ℓ_j), so positive definite.
+    The value is 1 where all inputs agree: multiply by another kernel, or write `2.0 * Hamming(…)`.
+
+    Args:
+        dims: How many categorical inputs.
+        lengthscale: ℓ > 0, without unit: a number, or one per input, shape (dims,).
+        columns: Which columns of X hold them; all unless given.
+    """
+
+    roles: ClassVar[dict[str, str]] = {"log_lengthscale": "category_lengthscale"}
+
+    def __init__(
+        self,
+        dims: int,
+        lengthscale: float | Sequence[float] | Tensor = 1.0,
+        *,
+        columns: Sequence[int] | None = None,
+    ) -> None:
+        super().__init__()
+        if columns is not None and len(columns) != dims:
+            raise ValueError(f"columns must name {dims} column(s), as dims says; got {columns}.")
+        self.dims = dims
+        self.columns = tuple(range(dims)) if columns is None else tuple(columns)
+        lengthscale = torch.as_tensor(lengthscale, dtype=torch.float64)
+        self.log_lengthscale = positive_parameter(
+            "lengthscale", lengthscale.expand(dims).contiguous()
+        )
+
+    @property
+    def lengthscale(self) -> Tensor:
+        """ℓ, shape (dims,)."""
+        return self.log_lengthscale.exp()
+
+    def forward(self, X1: Tensor, X2: Tensor) -> Tensor:
+        differs = _differs(X1, X2, self.columns)  # (dims, ..., n, m)
+        return torch.exp(-torch.tensordot(torch.exp(-self.log_lengthscale), differs, dims=1))
+
+    def diagonal(self, X: Tensor) -> Tensor:
+        return X.new_ones(X.shape[:-1])
+
+    def linearise(self, X1: Tensor, X2: Tensor, workspace: Workspace | None = None) -> Linearised:
+        return _LinearisedHamming(self, X1.detach(), X2.detach())
+
+    def features(self, count: int, generator: torch.Generator) -> Features:
+        """Random ±1 labels: with probability ρ_j one label for all categories, else one for each.
+
+        E[h(c) h(c')] is then 1 for c = c' and ρ_j otherwise. Labels come from hashing the category
+        with a random salt, so that no list of categories is needed.
+        """
+        rho = torch.exp(-1 / self.lengthscale.detach()).unsqueeze(-1)  # (dims, 1)
+        shared = torch.rand(self.dims, count, generator=generator, dtype=rho.dtype) < rho
+        salt = torch.rand(self.dims, count, generator=generator, dtype=rho.dtype) * 900 + 100
+
+        def labels(X: Tensor) -> Tensor:
+            seen = X[..., self.columns].detach().unsqueeze(-1)  # (..., dims, 1)
+            # The fractional part of a large multiple of a sine is as good as random here.
+            hashed = torch.frac(torch.sin((seen + 1) * salt).abs() * 1e4)
+            sign = torch.where(hashed < 0.5, -1.0, 1.0).to(X.dtype)
+            return torch.where(shared, torch.ones_like(sign), sign).prod(-2) / count**0.5
+
+        return labels
+
+
+class _LinearisedHamming(Linearised):
+    def __init__(self, kernel: Hamming, X1: Tensor, X2: Tensor) -> None:
+        self._differs = _differs(X1, X2, kernel.columns)  # (dims, n, m)
+        self._weight = torch.exp(-kernel.log_lengthscale.detach())  # 1/ℓ, (dims,)
+        self._shape = X1.shape
+        self.K = torch.exp(-torch.tensordot(self._weight, self._differs, dims=1))
+
+    def parameters(self, G: Tensor) -> tuple[Tensor, ...]:
+        # d/d log ℓ_j of exp(-Σ differs_j / ℓ_j) is k differs_j / ℓ_j.
+        return (self._weight * torch.tensordot(self._differs, G * self.K, dims=2),)
+
+    def inputs(self, G: Tensor) -> Tensor:
+        return G.new_zeros(self._shape)  # categories cannot be moved a little
+
+
+def _differs(X1: Tensor, X2: Tensor, columns: Sequence[int]) -> Tensor:
+    """1.0 where x_j ≠ x'_j, for X1 (..., n, d) and X2 (..., m, d): shape (dims, ..., n, m)."""
+    parts = [X1[..., j].unsqueeze(-1) != X2[..., j].unsqueeze(-2) for j in columns]
+    return torch.stack(parts).to(torch.float64)

@@ -1,0 +1,179 @@
+"""Fit a model: maximise the log marginal likelihood plus the log density of the priors."""
+
+from __future__ import annotations
+
+import copy
+import time
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from scipy.optimize import minimize as scipy_minimize
+from torch import Tensor, nn
+
+from surrogate.checks import as_matrix, as_noise, as_targets
+from surrogate.models.exact import ExactGP, log_marginal_likelihood_and_gradient
+from surrogate.solvers.cholesky import NotPositiveDefinite
+from surrogate.threads import one_thread
+from surrogate.workspace import Workspace
+
+# Above this n one evaluation keeps several cores busy; below, threads only wait for each other.
+_THREADS_PAY_FROM = 1000
+
+
+@dataclass(frozen=True)
+class FitReport:
+    """How a fit went.
+
+    Attributes:
+        value: Log marginal likelihood plus log prior density at the parameters found, in nats.
+        log_marginal_likelihood: The first part alone, in nats.
+        gradient_norm: Largest slope left, in nats per unit of a log-parameter; parameters held by
+            a bound are left out.
+        evaluations: Likelihood evaluations, over all starts.
+        starts: How many starting points were tried.
+        seconds: Wall time.
+        jitter: Largest amount added to a diagonal on the way; 0 when nothing was needed.
+        converged: Whether the optimiser of the winning start stopped by itself.
+        message: What it said.
+    """
+
+    value: float
+    log_marginal_likelihood: float
+    gradient_norm: float
+    evaluations: int
+    starts: int
+    seconds: float
+    jitter: float
+    converged: bool
+    message: str
+
+
+def fit(
+    model: ExactGP,
+    X: Tensor,
+    y: Tensor,
+    *,
+    noise: Tensor | None = None,
+    restart: bool = True,
+    max_evaluations: int = 200,
+    tolerance: float = 1e-2,
+) -> ExactGP:
+    """Return a copy of the model at the parameters of largest posterior density.
+
+    L-BFGS-B on log-parameters from where the model stands (so passing the last fitted model is a
+    warm start), and, unless `restart` is False or it stands there already, from the start values
+    of the priors too; the better of the two is kept. Parameters with `requires_grad` off stay.
+
+    Args:
+        model: What to fit; left as it is.
+        X: Shape (n, d). For n < 2 there is nothing to learn and a copy comes back.
+        y: Shape (n,).
+        noise: Variance of each observation, shape (n,), NaN where σ² is to be learnt.
+        restart: Whether to guard against a bad basin by a second start.
+        max_evaluations: Per start.
+        tolerance: Stop when the largest slope is below this many nats per unit of a log-parameter.
+
+    Raises:
+        ValueError: If shapes do not match or values are not finite.
+    """
+    X = as_matrix("X", X, model.dims)
+    y, noise = as_targets("y", y, len(X)), as_noise(noise, len(X))
+    began = time.perf_counter()
+    model = copy.deepcopy(model)
+    if len(X) < 2:
+        model.report = FitReport(0.0, 0.0, 0.0, 0, 0, 0.0, 0.0, True, "fewer than two data")
+        return model
+    objective = _Objective(model, X, y, noise)
+    starts = [objective.position()]
+    if restart and np.abs(starts[0] - objective.prior_start).max() > 1e-3:
+        starts.append(objective.prior_start)
+    if len(X) >= _THREADS_PAY_FROM:
+        best = objective.maximise(starts, max_evaluations, tolerance)
+    else:
+        with one_thread():
+            best = objective.maximise(starts, max_evaluations, tolerance)
+    value, gradient = objective(best.x)  # leaves the model at the winner
+    at_bound = (best.x <= objective.low) & (gradient > 0) | (best.x >= objective.high) & (
+        gradient < 0
+    )
+    model.report = FitReport(
+        value=-value,
+        log_marginal_likelihood=objective.log_likelihood,
+        gradient_norm=float(np.abs(np.where(at_bound, 0.0, gradient)).max(initial=0.0)),
+        evaluations=objective.evaluations - 1,
+        starts=len(starts),
+        seconds=time.perf_counter() - began,
+        jitter=objective.jitter,
+        converged=bool(best.success),
+        message=str(best.message),
+    )
+    return model
+
+
+class _Objective:
+    """-(log likelihood + log prior) as a function of the free entries of one flat vector.
+
+    The flat vector is [log kernel parameters …, log σ², m].
+    """
+
+    def __init__(self, model: ExactGP, X: Tensor, y: Tensor, noise: Tensor) -> None:
+        self._model, self._data = model, (X, y, noise)
+        self._parameters: list[nn.Parameter] = [
+            *model.kernel.parameters(),
+            model.log_noise,
+            model.constant,
+        ]
+        self._priors = model.log_priors()
+        self._workspace = Workspace()
+        free = [np.full(p.numel(), p.requires_grad) for p in self._parameters]
+        self._free = np.concatenate(free)
+        # The mean has no prior; its likelihood is quadratic, so bounds only stop the absurd.
+        span = float(y.max() - y.min()) + 1.0
+        self.low = np.append(self._priors.low, float(y.min()) - span)[self._free]
+        self.high = np.append(self._priors.high, float(y.max()) + span)[self._free]
+        start = np.append(self._priors.start, float(y.mean()))
+        self.prior_start = start[self._free]
+        self._flat = self._read()
+        self.evaluations, self.jitter, self.log_likelihood = 0, 0.0, 0.0
+
+    def _read(self) -> np.ndarray:
+        return torch.cat([p.detach().reshape(-1) for p in self._parameters]).numpy().copy()
+
+    def position(self) -> np.ndarray:
+        """Where the model stands, moved inside the bounds."""
+        return np.clip(self._read()[self._free], self.low, self.high)
+
+    def __call__(self, free: np.ndarray) -> tuple[float, np.ndarray]:
+        self.evaluations += 1
+        self._flat[self._free] = free
+        at = torch.from_numpy(self._flat)
+        with torch.no_grad():
+            offset = 0
+            for p in self._parameters:
+                p.copy_(at[offset : offset + p.numel()].view(p.shape))
+                offset += p.numel()
+            try:
+                value, gradients, jitter = log_marginal_likelihood_and_gradient(
+                    self._model, *self._data, self._workspace
+                )
+            except NotPositiveDefinite:
+                # Far out in the box; a line search backs away from a wall.
+                return 1e15, np.zeros(len(free))
+        self.jitter = max(self.jitter, jitter)
+        self.log_likelihood = value
+        prior, prior_gradient = self._priors.log_density(self._flat[:-1])
+        gradient = torch.cat([g.reshape(-1) for g in gradients]).numpy()
+        gradient[:-1] += prior_gradient
+        return -(value + prior), -gradient[self._free]
+
+    def maximise(self, starts: list[np.ndarray], max_evaluations: int, tolerance: float):
+        """The best of the runs from each start, as scipy describes it."""
+        bounds = np.stack([self.low, self.high], axis=1)
+        # ftol: a gain below 1e-9 of the value is rounding, not progress.
+        options = {"maxfun": max_evaluations, "gtol": tolerance, "ftol": 1e-9, "maxcor": 10}
+        runs = [
+            scipy_minimize(self, x, jac=True, method="L-BFGS-B", bounds=bounds, options=options)
+            for x in starts
+        ]
+        return min(runs, key=lambda run: run.fun)

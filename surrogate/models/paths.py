@@ -1,0 +1,88 @@
+"""Samples of a posterior as functions that can be evaluated anywhere and differentiated."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from surrogate.kernels.base import Features, Kernel
+
+if TYPE_CHECKING:
+    from surrogate.models.posterior import Posterior
+
+
+@dataclass(frozen=True)
+class SamplePaths:
+    """Functions drawn from a posterior by Matheron's rule.
+
+        f(x) = m + φ(x)ᵀw + k(x, X) v,    v = K̂⁻¹(y - m - Φw - ε)
+
+    The first part is a function from the prior, by random features; the second moves it to where
+    the data are, exactly. Error from the finite number of features is that of the prior alone.
+
+    Source: Wilson et al. (2020), https://arxiv.org/abs/2002.09309, eq. 13.
+
+    Attributes:
+        kernel: k, frozen.
+        X: Training inputs, shape (n, d).
+        mean: m, shape ().
+        features: φ, maps (..., d) to (..., F).
+        w: Weights of the features, one column per path, shape (F, count).
+        v: Weights of the data, shape (n, count).
+    """
+
+    kernel: Kernel
+    X: Tensor
+    mean: Tensor
+    features: Features
+    w: Tensor
+    v: Tensor
+
+    @staticmethod
+    def draw(
+        posterior: Posterior, count: int, features: int, generator: torch.Generator
+    ) -> SamplePaths:
+        """Draw `count` paths; one solve with `count` right-hand sides.
+
+        Raises:
+            TypeError: If the kernel has no random features.
+        """
+        model, X = posterior.model, posterior.X
+        with torch.no_grad():
+            phi = model.kernel.features(features, generator)
+            Phi = phi(X)  # (n, F)
+            w = torch.randn(features, count, generator=generator, dtype=torch.float64)
+            e = torch.randn(len(X), count, generator=generator, dtype=torch.float64)
+            epsilon = posterior.noise_variances().sqrt().unsqueeze(-1) * e
+            residual = (posterior.y - model.constant).unsqueeze(-1) - Phi @ w - epsilon
+            v = posterior.solve(residual)
+        return SamplePaths(model.kernel, X, model.constant.detach(), phi, w, v)
+
+    @property
+    def count(self) -> int:
+        """How many paths."""
+        return self.w.shape[-1]
+
+    def __call__(self, X: Tensor) -> Tensor:
+        """Values of every path; differentiable in X.
+
+        Args:
+            X: Shape (m, d), where all paths are evaluated, or (count, m, d), where path i is
+                evaluated at X[i].
+
+        Returns:
+            Shape (count, m).
+        """
+        X = X.to(torch.float64)
+        if X.ndim == 2:
+            return (self.mean + self.features(X) @ self.w + self.kernel(X, self.X) @ self.v).T
+        if X.ndim != 3 or len(X) != self.count:
+            raise ValueError(
+                f"X must have shape (m, d) or ({self.count}, m, d); got {tuple(X.shape)}."
+            )
+        prior = torch.einsum("cmf,fc->cm", self.features(X), self.w)
+        update = torch.einsum("cmn,nc->cm", self.kernel(X, self.X), self.v)
+        return self.mean + prior + update

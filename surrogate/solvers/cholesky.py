@@ -1,0 +1,100 @@
+"""Exact solves by a Cholesky factor, which says how much it had to help."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+class NotPositiveDefinite(ValueError):
+    """A matrix had no Cholesky factor even with the largest jitter allowed."""
+
+
+@dataclass(frozen=True)
+class CholeskyFactor:
+    """K + jitter·I = L Lᵀ.
+
+    Attributes:
+        L: Lower triangular, shape (n, n).
+        jitter: What was added to the diagonal, in the units of K; 0 when nothing was needed.
+    """
+
+    L: Tensor
+    jitter: float = 0.0
+
+    def solve(self, B: Tensor) -> Tensor:
+        """Return K⁻¹B for B (n, t)."""
+        return torch.cholesky_solve(B, self.L)
+
+    def logdet(self) -> Tensor:
+        """Return log|K|, shape ()."""
+        return 2 * self.L.diagonal().log().sum()
+
+    def append(self, K12: Tensor, K22: Tensor) -> CholeskyFactor:
+        """Factor of [[K, K12], [K12ᵀ, K22]] in O(n² m), without refactoring K.
+
+        Args:
+            K12: Covariance of the old rows with the new ones, shape (n, m).
+            K22: Covariance of the new rows, shape (m, m).
+        """
+        n, m = K12.shape
+        row = torch.linalg.solve_triangular(self.L, K12, upper=False)  # (n, m)
+        corner = Cholesky().factor(K22 - row.T @ row)
+        L = self.L.new_zeros(n + m, n + m)
+        L[:n, :n] = self.L
+        L[n:, :n] = row.T
+        L[n:, n:] = corner.L
+        return CholeskyFactor(L, max(self.jitter, corner.jitter))
+
+
+@dataclass(frozen=True)
+class Cholesky:
+    """Factor K in float64; where rounding made it indefinite, add the smallest jitter that helps.
+
+    Jitter is relative to the mean of the diagonal: 0 first, then 1e-12, ten times more each time.
+
+    Attributes:
+        max_jitter: The largest relative jitter to try.
+    """
+
+    max_jitter: float = 1e-3
+
+    def factor(self, K: Tensor, out: Tensor | None = None) -> CholeskyFactor:
+        """Return the factor of K (n, n); K itself is left alone.
+
+        Args:
+            K: Symmetric; the lower triangle is read.
+            out: Where to put L, instead of in fresh memory.
+
+        Raises:
+            NotPositiveDefinite: With the numbers, if the largest jitter does not help.
+        """
+        L, info = self._try(K, out)
+        if not int(info):
+            return CholeskyFactor(L)
+        scale = float(K.diagonal().mean()) if len(K) else 1.0
+        relative = 1e-12
+        while relative <= self.max_jitter * 1.0001 and scale > 0:
+            # A copy: the caller's K must not carry our jitter.
+            shifted = K.clone()
+            shifted.diagonal().add_(relative * scale)
+            L, info = self._try(shifted, out)
+            if not int(info):
+                return CholeskyFactor(L, relative * scale)
+            relative *= 10
+        raise NotPositiveDefinite(
+            f"a {tuple(K.shape)} covariance matrix with mean diagonal {scale:.3g} is not positive "
+            f"definite, not even with {self.max_jitter:g} of that added to its diagonal. "
+            f"Is the kernel positive definite, and is all of the input finite?"
+        )
+
+    @staticmethod
+    def _try(K: Tensor, out: Tensor | None) -> tuple[Tensor, Tensor]:
+        if out is None:
+            L, info = torch.linalg.cholesky_ex(K)
+            return L, info
+        info = torch.empty((), dtype=torch.int32)
+        torch.linalg.cholesky_ex(K, out=(out, info))
+        return out, info
