@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import copy
+import math
 import time
-from dataclasses import dataclass
+from contextlib import nullcontext
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
-from scipy.optimize import minimize as scipy_minimize
 from torch import Tensor, nn
 
 from surrogate.checks import as_matrix, as_noise, as_targets
+from surrogate.models.descent import Minimum, minimise
 from surrogate.models.exact import ExactGP, log_marginal_likelihood_and_gradient
 from surrogate.solvers.cholesky import NotPositiveDefinite
 from surrogate.threads import one_thread
@@ -30,6 +32,9 @@ class FitReport:
         log_marginal_likelihood: The first part alone, in nats.
         gradient_norm: Largest slope left, in nats per unit of a log-parameter; parameters held by
             a bound are left out.
+        inverse_hessian: Estimated inverse Hessian over the free parameters, (p, p): about their
+            posterior covariance, and what a later warm start begins with. None if not a step was
+            taken.
         evaluations: Likelihood evaluations, over all starts.
         starts: How many starting points were tried.
         seconds: Wall time.
@@ -41,6 +46,7 @@ class FitReport:
     value: float
     log_marginal_likelihood: float
     gradient_norm: float
+    inverse_hessian: np.ndarray | None = field(repr=False)
     evaluations: int
     starts: int
     seconds: float
@@ -57,13 +63,14 @@ def fit(
     noise: Tensor | None = None,
     restart: bool = True,
     max_evaluations: int = 200,
-    tolerance: float = 1e-2,
+    tolerance: float = 1e-4,
 ) -> ExactGP:
     """Return a copy of the model at the parameters of largest posterior density.
 
-    L-BFGS-B on log-parameters from where the model stands (so passing the last fitted model is a
-    warm start), and, unless `restart` is False or it stands there already, from the start values
-    of the priors too; the better of the two is kept. Parameters with `requires_grad` off stay.
+    Quasi-Newton on log-parameters from where the model stands and, unless `restart` is False or it
+    stands there already, from the start values of the priors too; the better of the two is kept.
+    Passing the last fitted model is a warm start: its parameters and curvature are used.
+    Parameters with `requires_grad` off stay.
 
     Args:
         model: What to fit; left as it is.
@@ -72,7 +79,7 @@ def fit(
         noise: Variance of each observation, shape (n,), NaN where σ² is to be learnt.
         restart: Whether to guard against a bad basin by a second start.
         max_evaluations: Per start.
-        tolerance: Stop when the largest slope is below this many nats per unit of a log-parameter.
+        tolerance: Stop when another step is predicted to gain less than this many nats.
 
     Raises:
         ValueError: If shapes do not match or values are not finite.
@@ -80,33 +87,34 @@ def fit(
     X = as_matrix("X", X, model.dims)
     y, noise = as_targets("y", y, len(X)), as_noise(noise, len(X))
     began = time.perf_counter()
+    curvature = model.report.inverse_hessian if model.report else None
     model = copy.deepcopy(model)
     if len(X) < 2:
-        model.report = FitReport(0.0, 0.0, 0.0, 0, 0, 0.0, 0.0, True, "fewer than two data")
+        model.report = FitReport(
+            0.0, 0.0, 0.0, None, 0, 0, 0.0, 0.0, True, "fewer than two observations"
+        )
         return model
     objective = _Objective(model, X, y, noise)
     starts = [objective.position()]
-    if restart and np.abs(starts[0] - objective.prior_start).max() > 1e-3:
+    if restart and np.abs(starts[0] - objective.prior_start).max(initial=0.0) > 1e-3:
         starts.append(objective.prior_start)
-    if len(X) >= _THREADS_PAY_FROM:
-        best = objective.maximise(starts, max_evaluations, tolerance)
-    else:
-        with one_thread():
-            best = objective.maximise(starts, max_evaluations, tolerance)
-    value, gradient = objective(best.x)  # leaves the model at the winner
-    at_bound = (best.x <= objective.low) & (gradient > 0) | (best.x >= objective.high) & (
-        gradient < 0
-    )
+    if curvature is not None and len(curvature) != len(starts[0]):
+        curvature = None  # other parameters were free then
+    with nullcontext() if len(X) >= _THREADS_PAY_FROM else one_thread():
+        best, log_likelihood = objective.minimise(starts, curvature, max_evaluations, tolerance)
+    x, g = best.x, best.gradient
+    held = ((x <= objective.low) & (g > 0)) | ((x >= objective.high) & (g < 0))
     model.report = FitReport(
-        value=-value,
-        log_marginal_likelihood=objective.log_likelihood,
-        gradient_norm=float(np.abs(np.where(at_bound, 0.0, gradient)).max(initial=0.0)),
-        evaluations=objective.evaluations - 1,
+        value=-best.value,
+        log_marginal_likelihood=log_likelihood,
+        gradient_norm=float(np.abs(np.where(held, 0.0, g)).max(initial=0.0)),
+        inverse_hessian=best.inverse_hessian,
+        evaluations=objective.evaluations,
         starts=len(starts),
         seconds=time.perf_counter() - began,
         jitter=objective.jitter,
-        converged=bool(best.success),
-        message=str(best.message),
+        converged=best.converged,
+        message=best.message,
     )
     return model
 
@@ -135,7 +143,7 @@ class _Objective:
         start = np.append(self._priors.start, float(y.mean()))
         self.prior_start = start[self._free]
         self._flat = self._read()
-        self.evaluations, self.jitter, self.log_likelihood = 0, 0.0, 0.0
+        self.evaluations, self.jitter = 0, 0.0
 
     def _read(self) -> np.ndarray:
         return torch.cat([p.detach().reshape(-1) for p in self._parameters]).numpy().copy()
@@ -144,36 +152,53 @@ class _Objective:
         """Where the model stands, moved inside the bounds."""
         return np.clip(self._read()[self._free], self.low, self.high)
 
-    def __call__(self, free: np.ndarray) -> tuple[float, np.ndarray]:
-        self.evaluations += 1
+    def _write(self, free: np.ndarray) -> None:
+        """Move the model to these values of its free parameters."""
         self._flat[self._free] = free
-        at = torch.from_numpy(self._flat)
+        at, offset = torch.from_numpy(self._flat), 0
         with torch.no_grad():
-            offset = 0
             for p in self._parameters:
                 p.copy_(at[offset : offset + p.numel()].view(p.shape))
                 offset += p.numel()
+
+    def __call__(self, free: np.ndarray) -> tuple[float, np.ndarray]:
+        self.evaluations += 1
+        self._write(free)
+        with torch.no_grad():
             try:
                 value, gradients, jitter = log_marginal_likelihood_and_gradient(
                     self._model, *self._data, self._workspace
                 )
             except NotPositiveDefinite:
-                # Far out in the box; a line search backs away from a wall.
-                return 1e15, np.zeros(len(free))
+                # Far out in the box; the line search backs away.
+                return math.inf, np.zeros(len(free))
         self.jitter = max(self.jitter, jitter)
-        self.log_likelihood = value
         prior, prior_gradient = self._priors.log_density(self._flat[:-1])
         gradient = torch.cat([g.reshape(-1) for g in gradients]).numpy()
         gradient[:-1] += prior_gradient
         return -(value + prior), -gradient[self._free]
 
-    def maximise(self, starts: list[np.ndarray], max_evaluations: int, tolerance: float):
-        """The best of the runs from each start, as scipy describes it."""
-        bounds = np.stack([self.low, self.high], axis=1)
-        # ftol: a gain below 1e-9 of the value is rounding, not progress.
-        options = {"maxfun": max_evaluations, "gtol": tolerance, "ftol": 1e-9, "maxcor": 10}
+    def minimise(
+        self,
+        starts: list[np.ndarray],
+        curvature: np.ndarray | None,
+        max_evaluations: int,
+        tolerance: float,
+    ) -> tuple[Minimum, float]:
+        """The best of the descents, at which the model is left, and its log likelihood."""
         runs = [
-            scipy_minimize(self, x, jac=True, method="L-BFGS-B", bounds=bounds, options=options)
-            for x in starts
+            minimise(
+                self,
+                x,
+                self.low,
+                self.high,
+                inverse_hessian=curvature if i == 0 else None,
+                tolerance=tolerance,
+                max_evaluations=max_evaluations,
+            )
+            for i, x in enumerate(starts)
         ]
-        return min(runs, key=lambda run: run.fun)
+        best = min(runs, key=lambda run: run.value)
+        self._write(best.x)
+        prior, _ = self._priors.log_density(self._flat[:-1])
+        return best, -best.value - prior
