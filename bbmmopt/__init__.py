@@ -17,10 +17,10 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from bbmmopt.execution import maximize, minimize
-    from bbmmopt.optimizer import Optimizer, SpaceExhausted
-    from bbmmopt.parameters import Categorical, Integer, Ordinal, Real
+    from bbmmopt.optimizer import Optimizer
     from bbmmopt.problem import Constraint, Objective, Problem
-    from bbmmopt.space import Space
+    from bbmmopt.search import SpaceExhausted
+    from bbmmopt.space import Categorical, Integer, Ordinal, Real, Space
     from bbmmopt.trial import Trial, TrialAlreadyTold, TrialState, UnknownTrial
 
 __version__ = "0.1.0"
@@ -47,10 +47,10 @@ __all__ = [
 
 _NAMES = {
     "bbmmopt.execution": ("maximize", "minimize"),
-    "bbmmopt.optimizer": ("Optimizer", "SpaceExhausted"),
-    "bbmmopt.parameters": ("Categorical", "Integer", "Ordinal", "Real"),
+    "bbmmopt.optimizer": ("Optimizer",),
     "bbmmopt.problem": ("Constraint", "Objective", "Problem"),
-    "bbmmopt.space": ("Space",),
+    "bbmmopt.search": ("SpaceExhausted",),
+    "bbmmopt.space": ("Categorical", "Integer", "Ordinal", "Real", "Space"),
     "bbmmopt.trial": ("Trial", "TrialAlreadyTold", "TrialState", "UnknownTrial"),
 }
 _HOME = {name: module for module, names in _NAMES.items() for name in names}

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import torch
-from torch import Tensor
+import numpy as np
 
-ValueAndGradient = Callable[[Tensor], tuple[Tensor, Tensor]]
+ValueAndGradient = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
 """Maps X (m, d) to values (m,) and gradients (m, d)."""
 
 _SUFFICIENT = 1e-4  # Armijo: the part of the predicted gain a step must reach
@@ -23,23 +22,25 @@ class Ascent:
     Attributes:
         X: Shape (m, d).
         value: Shape (m,).
-        evaluations: How often the function was called, each time on a batch.
+        rounds: How often the function was called, each time on all rows still climbing.
+        evaluations: How many rows that was in all.
     """
 
-    X: Tensor
-    value: Tensor
+    X: np.ndarray
+    value: np.ndarray
+    rounds: int
     evaluations: int
 
 
 def ascend(
     function: ValueAndGradient,
-    X: Tensor,
-    lower: Tensor,
-    upper: Tensor,
-    scale: Tensor,
+    X: np.ndarray,
+    lower: np.ndarray,
+    upper: np.ndarray,
+    scale: np.ndarray,
     *,
-    max_evaluations: int = 100,
-    tolerance: float = 1e-4,
+    max_rounds: int = 100,
+    tolerance: float = 1e-3,
 ) -> Ascent:
     """Climb from every row of X by projected BFGS, all rows in one batch.
 
@@ -59,91 +60,115 @@ def ascend(
         lower, upper: Bounds of each row, shape (m, d). Equal bounds hold a variable.
         scale: Length over which the function changes in each variable, shape (d,): steps are taken
             in X / scale.
-        max_evaluations: Rounds, each one call of the function.
-        tolerance: A row is done when no free slope per unit of scale exceeds this, or a full step
-            gained less than a hundredth of it.
+        max_rounds: Most calls of the function.
+        tolerance: A row is done when another step is predicted, or the last full one was seen, to
+            gain less than a hundredth of this, or no free slope per unit of scale exceeds it.
     """
-    m, d = X.shape
-    end, end_value = X.clone(), X.new_full((m,), -torch.inf)
-    row = torch.arange(m)
-    U, lo, hi = X / scale, lower / scale, upper / scale
-    U = torch.minimum(torch.maximum(U, lo), hi)
-    value, gradient = function(U * scale)
-    f, g = -value, -gradient * scale  # minimise f over U
-    H = torch.eye(d, dtype=X.dtype).repeat(m, 1, 1)
-    fresh = torch.ones(m, dtype=torch.bool)  # no curvature seen yet
-    done = torch.zeros(m, dtype=torch.bool)
-    step, D = _direction(H, U, g, lo, hi, fresh)
-    done |= _slope(U, g, lo, hi) <= tolerance
-    evaluations = 1
-    while evaluations < max_evaluations:
-        if bool(done.any()):
-            end[row[done]], end_value[row[done]] = U[done] * scale, -f[done]
+    rows = _Rows(function, X, lower, upper, scale, tolerance)
+    while rows.rounds < max_rounds and rows.settle():
+        rows.step_all()
+    return rows.finish()
+
+
+class _Rows:
+    """The rows still climbing. Works on U = X / scale and minimises f = -value."""
+
+    def __init__(
+        self,
+        function: ValueAndGradient,
+        X: np.ndarray,
+        lower: np.ndarray,
+        upper: np.ndarray,
+        scale: np.ndarray,
+        tolerance: float,
+    ) -> None:
+        m, d = X.shape
+        self._function, self._scale, self._tolerance = function, scale, tolerance
+        self._end, self._end_value = X.copy(), np.full(m, -np.inf)
+        self.rounds = self._evaluations = 0
+        self._row = np.arange(m)
+        self._lo, self._hi = lower / scale, upper / scale
+        self._U = np.clip(X / scale, self._lo, self._hi)
+        self._f, self._g = self._evaluate(self._U)
+        self._H = np.tile(np.eye(d), (m, 1, 1))
+        self._fresh = np.ones(m, dtype=bool)  # no curvature seen yet
+        self._step, self._D, slope = self._direction()
+        self._done = slope <= tolerance
+
+    def _evaluate(self, U: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        value, gradient = self._function(U * self._scale)
+        self.rounds += 1
+        self._evaluations += len(U)
+        return -value, -gradient * self._scale
+
+    def settle(self) -> bool:
+        """Let rows that are done leave; False when none is left."""
+        done = self._done
+        if done.any():
+            self._write(done)
             live = ~done
-            if not bool(live.any()):
-                return Ascent(end, end_value, evaluations)
-            row, U, lo, hi, f, g, H, fresh, step, D, done = (
-                t[live] for t in (row, U, lo, hi, f, g, H, fresh, step, D, done)
-            )
-        trial = torch.minimum(torch.maximum(U + step.unsqueeze(-1) * D, lo), hi)
-        value, gradient = function(trial * scale)
-        evaluations += 1
-        f_new, g_new = -value, -gradient * scale
-        s = trial - U
-        gain = f - f_new
+            for name in ("row", "lo", "hi", "U", "f", "g", "H", "fresh", "step", "D", "done"):
+                setattr(self, f"_{name}", getattr(self, f"_{name}")[live])
+        return len(self._row) > 0
+
+    def _write(self, which: np.ndarray) -> None:
+        self._end[self._row[which]] = self._U[which] * self._scale
+        self._end_value[self._row[which]] = -self._f[which]
+
+    def finish(self) -> Ascent:
+        """Where every row is now."""
+        self._write(np.ones(len(self._row), dtype=bool))
+        return Ascent(self._end, self._end_value, self.rounds, self._evaluations)
+
+    def step_all(self) -> None:
+        """One round: try each row's step; take it and turn, or shorten it."""
+        trial = np.clip(self._U + self._step[:, None] * self._D, self._lo, self._hi)
+        f, g = self._evaluate(trial)
+        s = trial - self._U
+        gain = self._f - f
         # A NaN compares false, so it counts as a step too long.
-        took = gain >= -_SUFFICIENT * (g * s).sum(-1)
-        H = _update(H, s, g_new - g, took, fresh)
-        full = step >= 1.0
-        U = torch.where(took.unsqueeze(-1), trial, U)
-        f = torch.where(took, f_new, f)
-        g = torch.where(took.unsqueeze(-1), g_new, g)
-        fresh = fresh & ~took
-        new_step, new_D = _direction(H, U, g, lo, hi, fresh)
-        step = torch.where(took, new_step, 0.3 * step)
-        D = torch.where(took.unsqueeze(-1), new_D, D)
-        done = (took & full & (gain < 0.01 * tolerance)) | (step < _SHORTEST)
-        done |= took & (_slope(U, g, lo, hi) <= tolerance)
-    end[row], end_value[row] = U * scale, -f
-    return Ascent(end, end_value, evaluations)
+        took = gain >= -_SUFFICIENT * np.einsum("md,md->m", self._g, s)
+        full = self._step >= 1.0
+        self._update(s, g - self._g, took)
+        self._U = np.where(took[:, None], trial, self._U)
+        self._f = np.where(took, f, self._f)
+        self._g = np.where(took[:, None], g, self._g)
+        self._fresh = self._fresh & ~took
+        step, D, slope = self._direction()
+        self._step = np.where(took, step, 0.3 * self._step)
+        self._D = np.where(took[:, None], D, self._D)
+        little = 0.01 * self._tolerance
+        self._done = self._step < _SHORTEST
+        self._done |= took & (((gain < little) & full) | (slope <= self._tolerance))
 
+    def _direction(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Step length (m,), direction -H g over the free variables (m, d), largest slope (m,)."""
+        g = self._g
+        held = ((self._U <= self._lo) & (g > 0)) | ((self._U >= self._hi) & (g < 0))
+        free = np.where(held, 0.0, g)
+        D = np.where(held, 0.0, -np.matmul(self._H, free[:, :, None])[:, :, 0])
+        # Rounding may spoil H; the plain gradient never points uphill.
+        wrong = np.einsum("md,md->m", D, free) >= 0
+        D[wrong] = -free[wrong]
+        length = np.sqrt(np.einsum("md,md->m", D, D))
+        first = np.minimum(_FIRST / np.maximum(length, 1e-300), 1.0)
+        step = np.where(self._fresh | wrong, first, 1.0)
+        return step, D, np.abs(free).max(1)
 
-def _held(U: Tensor, g: Tensor, lo: Tensor, hi: Tensor) -> Tensor:
-    """Where a variable is at a bound and the descent direction points outwards."""
-    return ((U <= lo) & (g > 0)) | ((U >= hi) & (g < 0))
-
-
-def _slope(U: Tensor, g: Tensor, lo: Tensor, hi: Tensor) -> Tensor:
-    """Largest free slope of each row, shape (m,)."""
-    return g.masked_fill(_held(U, g, lo, hi), 0.0).abs().amax(-1)
-
-
-def _direction(
-    H: Tensor, U: Tensor, g: Tensor, lo: Tensor, hi: Tensor, fresh: Tensor
-) -> tuple[Tensor, Tensor]:
-    """Step length (m,) and direction (m, d): -H g over the free variables."""
-    held = _held(U, g, lo, hi)
-    free = g.masked_fill(held, 0.0)
-    D = -torch.bmm(H, free.unsqueeze(-1)).squeeze(-1).masked_fill_(held, 0.0)
-    # Rounding may spoil H; the plain gradient never points uphill.
-    wrong = (D * free).sum(-1) >= 0
-    D = torch.where(wrong.unsqueeze(-1), -free, D)
-    length = D.norm(dim=-1)
-    step = torch.where(fresh | wrong, (_FIRST / length.clamp_min(1e-300)).clamp_max(1.0), 1.0)
-    return step, D
-
-
-def _update(H: Tensor, s: Tensor, y: Tensor, took: Tensor, fresh: Tensor) -> Tensor:
-    """BFGS update of the inverse Hessians of the rows that moved along positive curvature."""
-    sy = (s * y).sum(-1)
-    yy = y.square().sum(-1)
-    good = took & (sy > 1e-10 * s.norm(dim=-1) * yy.sqrt())
-    sy = torch.where(good, sy, 1.0)
-    first = (good & fresh).view(-1, 1, 1)
-    H = torch.where(first, H * (sy / torch.where(good, yy, 1.0)).view(-1, 1, 1), H)
-    Hy = torch.bmm(H, y.unsqueeze(-1)).squeeze(-1)
-    factor = (1 + (y * Hy).sum(-1) / sy) / sy
-    ss = s.unsqueeze(-1) * (factor.unsqueeze(-1) * s).unsqueeze(-2)
-    cross = (s / sy.unsqueeze(-1)).unsqueeze(-1) * Hy.unsqueeze(-2)
-    updated = H + ss - cross - cross.transpose(-1, -2)
-    return torch.where(good.view(-1, 1, 1), updated, H)
+    def _update(self, s: np.ndarray, y: np.ndarray, took: np.ndarray) -> None:
+        """BFGS update of the inverse Hessians of the rows that moved along positive curvature."""
+        sy, yy = np.einsum("md,md->m", s, y), np.einsum("md,md->m", y, y)
+        good = took & (sy > 1e-10 * np.sqrt(np.einsum("md,md->m", s, s) * yy))
+        if not good.any():
+            return
+        sy, yy = np.where(good, sy, 1.0), np.where(good, yy, 1.0)
+        first = good & self._fresh
+        if first.any():
+            self._H[first] *= (sy / yy)[first, None, None]
+        H = self._H
+        Hy = np.matmul(H, y[:, :, None])[:, :, 0]
+        factor = (1 + np.einsum("md,md->m", y, Hy) / sy) / sy
+        # s sᵀ factor - (s Hyᵀ + Hy sᵀ) / sy, as one product of two thin matrices
+        left = s[:, :, None] * (0.5 * factor[:, None] * s - Hy / sy[:, None])[:, None, :]
+        change = left + left.transpose(0, 2, 1)
+        self._H = H + np.where(good[:, None, None], change, 0.0)

@@ -36,13 +36,13 @@ class Search:
     Attributes:
         raw: Points scored to find starts, not counting those around the best trials.
         starts: How many of them are climbed from.
-        evaluations: Most rounds of one climb.
+        climb_rounds: Most rounds of one climb, each one batched evaluation with gradients.
         rounds: Most alternations between climbing and discrete moves.
     """
 
     raw: int = 512
     starts: int = 10
-    evaluations: int = 80
+    climb_rounds: int = 80
     rounds: int = 4
 
 
@@ -123,23 +123,21 @@ def _climb(
     search: Search,
 ) -> tuple[np.ndarray, Tensor, int]:
     """Alternate climbs and discrete moves from each row; returns rows, values, evaluations."""
+
+    def climb(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        value, gradient = acquisition.value_and_gradient(torch.from_numpy(rows))
+        return value.numpy(), gradient.numpy()
+
     discrete, evaluations = bool(domain.discrete), 0
     for _ in range(search.rounds):
         lower, upper = domain.bounds(X)
         improved = False
         if bool((lower < upper).any()):
-            ascent = ascend(
-                acquisition.value_and_gradient,
-                torch.from_numpy(X),
-                torch.from_numpy(lower),
-                torch.from_numpy(upper),
-                scale,
-                max_evaluations=search.evaluations,
-            )
-            evaluations += ascent.evaluations * len(X)
+            ascent = ascend(climb, X, lower, upper, scale.numpy(), max_rounds=search.climb_rounds)
+            evaluations += ascent.evaluations
             if not discrete:
-                return domain.place(ascent.X.numpy()), ascent.value, evaluations
-            moved = domain.place(ascent.X.numpy())
+                return domain.place(ascent.X), torch.from_numpy(ascent.value), evaluations
+            moved = domain.place(ascent.X)
             moved_values = _score(acquisition, moved)
             evaluations += len(moved)
             improved = _keep_better(X, values, moved, moved_values)

@@ -156,7 +156,7 @@ class Real(Parameter):
         if not math.isfinite(x):
             raise ValueError(f"expected {self.expected}; got {number!r}.")
         if not self.low <= x <= self.high:
-            if not outside:
+            if not outside or self.kind == "fixed":  # a fixed one has no scale to go on
                 raise ValueError(f"{number!r} is outside [{self.low!r}, {self.high!r}].")
             if self.log and x <= 0:
                 raise ValueError(f"{number!r} has no place on a log scale: it must be positive.")
@@ -246,7 +246,7 @@ class Integer(Parameter):
         if isinstance(number, bool) or not isinstance(number, int):
             raise TypeError(f"expected {self.expected}; got {value!r} ({type(value).__name__}).")
         if not self.low <= number <= self.high:
-            if not outside:
+            if not outside or self.kind == "fixed":
                 raise ValueError(f"{number} is outside [{self.low}, {self.high}].")
             if self.log and number < 1:
                 raise ValueError(f"{number} has no place on a log scale: it must be at least 1.")

@@ -9,7 +9,6 @@ import json
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -68,7 +67,7 @@ class Space:
                 )
             with naming(f"parameter {name!r}: "):
                 checked[str.__str__(name)] = parameter.checked()
-        self.parameters: Mapping[str, Parameter] = MappingProxyType(checked)
+        self.parameters: Mapping[str, Parameter] = checked
         self.names: tuple[str, ...] = tuple(checked)
         self.columns: tuple[Column, ...] = tuple(
             Column(name, p.kind, p.levels) for name, p in checked.items()
@@ -107,10 +106,15 @@ class Space:
         return np.array(rows, dtype=np.float64).reshape(len(rows), len(self))
 
     def _row(self, params: Mapping[str, Any]) -> list[float]:
-        return [
-            p.to_unit(params[name]) if name in params else 0.5
-            for name, p in self.parameters.items()
-        ]
+        row = []
+        for name, parameter in self.parameters.items():
+            if name in params:
+                row.append(parameter.to_unit(params[name]))
+            elif name in self._conditions.needs:
+                row.append(0.5)
+            else:
+                self.validate(params)  # says what is missing
+        return row
 
     def decode(self, row: np.ndarray) -> dict[str, Value]:
         """The point at a row of shape (d,): active parameters only, in order, in native types.

@@ -1,0 +1,405 @@
+"""Problem: what is tuned, for which objectives and directions, under which constraints.
+
+Two things happen here and nowhere else: signs flip (the models maximise, the user may not), and
+told values are checked before any state changes.
+"""
+
+import math
+import numbers
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, get_args
+
+from bbmmopt.space import Parameter, Space
+from bbmmopt.space.checks import listing
+from bbmmopt.trial import Trial, TrialState
+
+Direction = Literal["minimize", "maximize"]
+Noise = Literal["unknown", "none", "noisy"]
+
+
+@dataclass(frozen=True)
+class Objective:
+    """A number to make small or large.
+
+    Attributes:
+        name: What the user calls it.
+        direction: "minimize" or "maximize".
+        noise: "none": exact and repeatable, a point seen is never proposed again. "unknown": the
+            noise is learnt, a point seen is never proposed again. "noisy": the noise is learnt,
+            and points may be repeated.
+    """
+
+    name: str
+    direction: Direction
+    noise: Noise = "unknown"
+
+    def __post_init__(self) -> None:
+        _check_name("objective", self.name)
+        _check_word(f"direction of objective {self.name!r}", self.direction, get_args(Direction))
+        _check_word(f"noise of objective {self.name!r}", self.noise, get_args(Noise))
+
+    @property
+    def sign(self) -> int:
+        """What a value is multiplied by to make larger better."""
+        return 1 if self.direction == "maximize" else -1
+
+
+@dataclass(frozen=True)
+class Constraint:
+    """A number told with each result; the trial is feasible where it is at most 0.
+
+    Attributes:
+        name: What the user calls it.
+    """
+
+    name: str
+
+    def __post_init__(self) -> None:
+        _check_name("constraint", self.name)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What was told about a trial, checked.
+
+    Attributes:
+        values: {objective: value}, in the user's sign; empty when it counts as a failure.
+        standard_errors: {objective: standard error or None}.
+        constraints: {constraint: value}.
+        failure: Why the trial must count as failed (a NaN, an infinity); None when it is fine.
+    """
+
+    values: dict[str, float] = field(default_factory=dict)
+    standard_errors: dict[str, float | None] = field(default_factory=dict)
+    constraints: dict[str, float] = field(default_factory=dict)
+    failure: str | None = None
+
+
+@dataclass(frozen=True)
+class Problem:
+    """What is to be optimised.
+
+    Attributes:
+        space: The points that may be tried.
+        objectives: At least one.
+        constraints: Numbers that must be at most 0 for a trial to be feasible.
+        reference_point: {objective: value} that counts as worthless, for several objectives.
+    """
+
+    space: Space
+    objectives: tuple[Objective, ...]
+    constraints: tuple[Constraint, ...] = ()
+    reference_point: dict[str, float] | None = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "objectives", tuple(self.objectives))
+        object.__setattr__(self, "constraints", tuple(self.constraints))
+        if not self.objectives:
+            raise ValueError(f"a problem needs an objective. {_ADVICE}")
+        names = [part.name for part in (*self.objectives, *self.constraints)]
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            raise ValueError(
+                f"objectives and constraints need different names; {listing(twice)} came twice."
+            )
+        if self.reference_point is not None:
+            self._check_reference_point(self.reference_point)
+
+    def _check_reference_point(self, point: Mapping[str, Any]) -> None:
+        if set(point) != set(self.names):
+            raise ValueError(
+                f"reference_point must have a value for {listing(self.names)}; "
+                f"got {listing(point)}."
+            )
+        checked = {name: _number(f"reference_point[{name!r}]", point[name]) for name in self.names}
+        if not all(map(math.isfinite, checked.values())):
+            raise ValueError(f"reference_point must be finite; got {checked}.")
+        object.__setattr__(self, "reference_point", checked)
+
+    @classmethod
+    def make(
+        cls,
+        space: Space | Mapping[str, Parameter],
+        minimize: str | Sequence[str] | None = None,
+        maximize: str | Sequence[str] | None = None,
+        noise: Noise | Mapping[str, Noise] = "unknown",
+        constraints: str | Sequence[str] = (),
+        reference_point: Mapping[str, float] | None = None,
+    ) -> "Problem":
+        """A problem from names: the direction is always said, as a wrong sign is easily missed.
+
+        Args:
+            space: A Space, or the parameters of one.
+            minimize: Name or names of the objectives that should be small.
+            maximize: Name or names of the objectives that should be large.
+            noise: For all objectives, or {objective: noise}; see `Objective`.
+            constraints: Names of numbers that must be at most 0.
+            reference_point: {objective: value}; see `Problem`.
+
+        Raises:
+            ValueError: If no objective is named, or a name comes twice.
+        """
+        directions: list[tuple[str, Direction]] = [
+            *((name, "minimize") for name in _names("minimize", minimize)),
+            *((name, "maximize") for name in _names("maximize", maximize)),
+        ]
+        known = [name for name, _ in directions]
+        if isinstance(noise, Mapping):
+            for name in noise:
+                if name not in known:
+                    raise ValueError(f"noise names {name!r}; the objectives are {listing(known)}.")
+            noises: list[Noise] = [noise.get(name, "unknown") for name in known]
+        else:
+            noises = [noise] * len(known)
+        return cls(
+            space if isinstance(space, Space) else Space(space),
+            tuple(
+                Objective(name, direction, level)
+                for (name, direction), level in zip(directions, noises, strict=True)
+            ),
+            tuple(Constraint(name) for name in _names("constraints", constraints)),
+            None if reference_point is None else dict(reference_point),
+        )
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of the objectives."""
+        return tuple(objective.name for objective in self.objectives)
+
+    # ----------------------------------------------------------------------------------
+    # Signs: the one place
+    # ----------------------------------------------------------------------------------
+
+    def to_model(self, values: Mapping[str, float]) -> list[float]:
+        """The values in the order of the objectives, larger being better."""
+        return [objective.sign * values[objective.name] for objective in self.objectives]
+
+    def from_model(self, values: Sequence[Any]) -> dict[str, Any]:
+        """Undo `to_model`: {objective: value} in the user's sign, from numbers or arrays."""
+        return {
+            objective.name: objective.sign * value
+            for objective, value in zip(self.objectives, values, strict=True)
+        }
+
+    def is_feasible(self, trial: Trial) -> bool:
+        """Whether every constraint was told and is at most 0."""
+        return all(trial.constraints.get(c.name, math.inf) <= 0 for c in self.constraints)
+
+    def best_of(self, trials: Iterable[Trial]) -> Trial | None:
+        """The complete, feasible trial with the best value; of equals the one asked first.
+
+        Raises:
+            ValueError: If there are several objectives: then no single trial is the best.
+        """
+        if len(self.objectives) != 1:
+            raise ValueError(
+                f"with several objectives ({listing(self.names)}) no trial is the best; "
+                f"compare trial.values."
+            )
+        candidates = (
+            trial
+            for trial in trials
+            if trial.state == TrialState.COMPLETE and trial.values and self.is_feasible(trial)
+        )
+        return min(
+            candidates, key=lambda t: (-self.to_model(t.values or {})[0], t.number), default=None
+        )
+
+    # ----------------------------------------------------------------------------------
+    # The door for told values
+    # ----------------------------------------------------------------------------------
+
+    def check_values(
+        self,
+        told: Any,
+        *,
+        trial_number: int | None = None,
+        constraints: Mapping[str, Any] | None = None,
+    ) -> Outcome:
+        """Check what the user told, before anything is changed by it.
+
+        Args:
+            told: A number; a pair (mean, standard error); or {name: number or pair} of every
+                objective and, if they are not given apart, every constraint. Numbers may be
+                booleans, numpy scalars, and arrays or tensors of one element.
+            trial_number: For the messages.
+            constraints: {constraint: value}.
+
+        Returns:
+            The outcome. NaN and the bad infinity (inf when minimising) are a failure in it.
+
+        Raises:
+            TypeError: If something is not a number.
+            ValueError: If names are missing, unknown or told twice, if an infinity is the
+                impossible one, or a standard error is negative or not finite.
+        """
+        where = "" if trial_number is None else f"trial {trial_number}: "
+        numbers_told, errors = {}, {}
+        for name, value in self._by_name(told, constraints, where).items():
+            mean, error = value if isinstance(value, tuple) and len(value) == 2 else (value, None)
+            numbers_told[name] = _number(f"{where}{name!r}", mean)
+            if error is not None:
+                if name not in self.names:
+                    raise TypeError(
+                        f"{where}constraint {name!r} must be a number; got {value!r}. "
+                        f"Standard errors go with objectives."
+                    )
+                errors[name] = _number(f"{where}standard error of {name!r}", error)
+                if not 0 <= errors[name] < math.inf:
+                    raise ValueError(
+                        f"{where}the standard error of {name!r} must be finite and at least 0; "
+                        f"got {errors[name]}."
+                    )
+        failures = [
+            text
+            for name, value in numbers_told.items()
+            if (text := self._failure(name, value, where))
+        ]
+        if failures:
+            return Outcome(failure=f"{'; '.join(failures)} (told {numbers_told})")
+        return Outcome(
+            {name: numbers_told[name] for name in self.names},
+            {name: errors.get(name) for name in self.names},
+            {c.name: numbers_told[c.name] for c in self.constraints},
+        )
+
+    def _by_name(
+        self, told: Any, constraints: Mapping[str, Any] | None, where: str
+    ) -> dict[str, Any]:
+        """Everything told, under its name, with all the names and no others."""
+        if isinstance(told, Mapping):
+            given = dict(told)
+        elif len(self.objectives) == 1 and _is_one(told):
+            given = {self.names[0]: told}
+        else:
+            raise _not_one(told, self.names, where)
+        for name, value in (constraints or {}).items():
+            if name in given:
+                raise ValueError(f"{where}constraint {name!r} was told twice.")
+            given[name] = value
+        expected = [*self.names, *(c.name for c in self.constraints)]
+        missing = [name for name in expected if name not in given]
+        unknown = [name for name in given if name not in expected]
+        if missing or unknown:
+            raise ValueError(
+                f"{where}expected values named {listing(expected)}; got {listing(given) or 'none'}."
+                + f" Missing: {listing(missing)}." * bool(missing)
+                + f" Unknown: {listing(unknown)}." * bool(unknown)
+            )
+        return given
+
+    def _failure(self, name: str, value: float, where: str) -> str | None:
+        """Why this value makes the trial a failure, if it does."""
+        if math.isfinite(value):
+            return None
+        sign = next((o.sign for o in self.objectives if o.name == name), -1)
+        if sign * value == math.inf:
+            raise ValueError(
+                f"{where}{name!r} is {value}, better than anything can be. Tell the real value, "
+                f'or failed="why" if there is none.'
+            )
+        kind = "objective" if name in self.names else "constraint"
+        return f"{kind} {name!r} is {value}"
+
+    # ----------------------------------------------------------------------------------
+    # Written down, compared
+    # ----------------------------------------------------------------------------------
+
+    def to_json(self) -> dict[str, Any]:
+        """JSON types only."""
+        return {
+            "space": self.space.to_json(),
+            "objectives": [
+                {"name": o.name, "direction": o.direction, "noise": o.noise}
+                for o in self.objectives
+            ],
+            "constraints": [{"name": c.name} for c in self.constraints],
+            "reference_point": self.reference_point and dict(self.reference_point),
+        }
+
+    @classmethod
+    def from_json(
+        cls, data: Mapping[str, Any], objects: Mapping[str, Mapping[str, Any]] | None = None
+    ) -> "Problem":
+        """The problem that `to_json` wrote; for `objects` see `Space.from_json`."""
+        return cls(
+            Space.from_json(data["space"], objects),
+            tuple(Objective(**fields) for fields in data["objectives"]),
+            tuple(Constraint(**fields) for fields in data["constraints"]),
+            data["reference_point"],
+        )
+
+    def difference(self, other: "Problem") -> list[str]:
+        """How another problem differs from this one: a sentence each, none when they are equal."""
+        found = self.space.difference(other.space)
+        old = {o.name: o for o in self.objectives}
+        new = {o.name: o for o in other.objectives}
+        found += [f"objective {name!r} was removed." for name in old if name not in new]
+        found += [f"objective {name!r} was added." for name in new if name not in old]
+        for name in old:
+            for what in ("direction", "noise") if name in new else ():
+                was, now = getattr(old[name], what), getattr(new[name], what)
+                if was != now:
+                    found.append(f"objective {name!r}: {what} was {was} and is now {now}.")
+        if set(old) == set(new) and self.names != other.names:
+            found.append(
+                f"the order of the objectives was {listing(old)} and is now {listing(new)}."
+            )
+        for what in ("constraints", "reference_point"):
+            was, now = self.to_json()[what], other.to_json()[what]
+            if was != now:
+                found.append(f"{what}: was {was} and is now {now}.")
+        return found
+
+
+_ADVICE = 'Name it with its direction: minimize="error" or maximize="accuracy".'
+
+
+def _is_one(told: Any) -> bool:
+    """Whether told can be the value of one objective. Lists are not: they may be several."""
+    return not isinstance(told, list | tuple) or (isinstance(told, tuple) and len(told) == 2)
+
+
+def _not_one(told: Any, names: Sequence[str], where: str) -> Exception:
+    example = "{" + ", ".join(f"{name!r}: …" for name in names) + "}"
+    text = f"{where}expected {example}; got {told!r} ({type(told).__name__})."
+    if len(names) == 1:
+        text += " A pair (mean, standard error) must be a tuple."
+    return (ValueError if isinstance(told, list | tuple | numbers.Number) else TypeError)(text)
+
+
+def _number(what: str, value: Any) -> float:
+    """The float inside a number, or inside an array or tensor of one element."""
+    plain = value
+    if callable(getattr(value, "item", None)):
+        try:
+            plain = value.item()
+        except (ValueError, RuntimeError):
+            shape = tuple(getattr(value, "shape", ()))
+            raise ValueError(f"{what} must be one number; got an array of shape {shape}.") from None
+    if isinstance(plain, numbers.Real):
+        try:
+            return float(plain)
+        except OverflowError:
+            raise ValueError(f"{what} is too large for a float.") from None
+    raise TypeError(f"{what} must be a number; got {value!r} ({type(value).__name__}).")
+
+
+def _names(argument: str, given: str | Sequence[str] | None) -> list[str]:
+    if given is None:
+        return []
+    names = [given] if isinstance(given, str) else given
+    if not isinstance(names, list | tuple):
+        raise TypeError(f"{argument} must be a name or a list of names; got {given!r}. {_ADVICE}")
+    return list(names)
+
+
+def _check_name(what: str, name: Any) -> None:
+    if not isinstance(name, str) or not name:
+        raise ValueError(f"the name of an {what} must be a non-empty string; got {name!r}.")
+
+
+def _check_word(what: str, word: Any, allowed: tuple[str, ...]) -> None:
+    if word not in allowed:
+        raise ValueError(f"{what} must be {' or '.join(map(repr, allowed))}; got {word!r}.")
