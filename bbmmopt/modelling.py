@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,9 +19,22 @@ _FIT_ROWS = 1000
 # From this n on, a fit starts from the parameters found for an earlier, smaller set of trials.
 _WARM_FROM = 12
 _GROWTH = 1.25  # the sizes of those sets: 12, 15, 19, 24, …
+_CHOICE_ROWS = 150  # the transform of the targets is chosen on at most this many trials
 _WARP_FROM = 5  # different values, below which a power is not to be told from the data
 
-__all__ = ["Belief", "Data", "Modeller", "make_model", "one_thread"]
+# From this n on several threads are quicker than one; below, they wait for each other.
+_THREADS_FROM = 1000
+
+__all__ = ["Belief", "Data", "Modeller", "make_model", "threads_for"]
+
+
+def threads_for(n: int) -> AbstractContextManager[None]:
+    """The threads that work on n observations, as a scope.
+
+    Whatever leads to a suggestion runs inside: sums in another order have other last digits, and
+    a resumed run must propose the same bits.
+    """
+    return one_thread() if n < _THREADS_FROM else nullcontext()
 
 
 @dataclass(frozen=True)
@@ -43,10 +57,10 @@ class Data:
     failed: np.ndarray
     exact: bool
 
-    def head(self, n: int) -> Data:
-        """The first n complete trials alone."""
+    def rows(self, which: np.ndarray | slice) -> Data:
+        """Some of the complete trials alone."""
         none = self.pending[:0]
-        return Data(self.X[:n], self.y[:n], self.noise[:n], none, none, self.exact)
+        return Data(self.X[which], self.y[which], self.noise[which], none, none, self.exact)
 
 
 @dataclass(frozen=True)
@@ -97,7 +111,7 @@ class Belief:
         Returns:
             Two (m,) arrays in the user's units, larger is better.
         """
-        with torch.no_grad(), one_thread():
+        with torch.no_grad(), threads_for(len(self.data.y)):
             mean, std = self.posterior.marginals(torch.from_numpy(np.ascontiguousarray(X)))
         return self.transform.moments(mean.numpy(), std.numpy())
 
@@ -160,7 +174,8 @@ class Modeller:
         """The belief after these data; the same object when asked again about the same data."""
         key = (*_key(data, len(data.y)), data.pending.tobytes(), data.failed.tobytes())
         if self._last is None or self._last[0] != key:
-            self._last = key, self._build(data)
+            with threads_for(len(data.y)):
+                self._last = key, self._build(data)
         return self._last[1]
 
     def _build(self, data: Data) -> Belief:
@@ -170,7 +185,7 @@ class Modeller:
             empty = torch.empty(0, len(self._space), dtype=torch.float64)
             return _believe(model.condition(empty, empty[:, 0]), Standardise.of(data.y), data)
         size = _checkpoint_size(n)
-        start = self._start(data.head(size))
+        start = self._start(data.rows(slice(size)))
         transform = YeoJohnson.of(data.y) if start.warp else Standardise.of(data.y)
         model = start.model if size == n else _fit(start.model, data, transform)
         return _believe(model.condition(*_tensors(data, transform)), transform, data)
@@ -179,19 +194,25 @@ class Modeller:
         """The model of the first n' trials, fitted from the priors' start values."""
         key = _key(data, len(data.y))
         if self._checkpoint is None or self._checkpoint.key != key:
-            plain, prior = Standardise.of(data.y), make_model(self._space, exact=data.exact)
-            model, warp, gain = _fit(prior, data, plain), False, 0.0
-            if len(np.unique(data.y)) >= _WARP_FROM:
-                warped = YeoJohnson.of(data.y)
-                other = _fit(prior, data, warped)
-                kept = data.y > plain.low  # the density of a value that was cut means nothing
-                gain = _loo_density(other, data, warped, kept) - _loo_density(
-                    model, data, plain, kept
-                )
-                if gain > 0:
-                    model, warp = other, True
+            # Twenty evaluations for each transform are spent on few rows, which tell enough.
+            few = data.rows(_evenly(len(data.y), _CHOICE_ROWS))
+            model, warp, gain = self._choose(few)
+            if len(few.y) < len(data.y):
+                model = _fit(model, data, YeoJohnson.of(data.y) if warp else Standardise.of(data.y))
             self._checkpoint = _Checkpoint(key, model, warp, gain)
         return self._checkpoint
+
+    def _choose(self, data: Data) -> tuple[ExactGP, bool, float]:
+        """The better model of two, whether it has warped targets, and its gain in nats per trial."""
+        plain, prior = Standardise.of(data.y), make_model(self._space, exact=data.exact)
+        model = _fit(prior, data, plain)
+        if len(np.unique(data.y)) < _WARP_FROM:
+            return model, False, 0.0
+        warped = YeoJohnson.of(data.y)
+        other = _fit(prior, data, warped)
+        kept = data.y > plain.low  # the density of a value that was cut means nothing
+        gain = _loo_density(other, data, warped, kept) - _loo_density(model, data, plain, kept)
+        return (other, True, gain) if gain > 0 else (model, False, -gain)
 
 
 def _checkpoint_size(n: int) -> int:
@@ -204,10 +225,13 @@ def _checkpoint_size(n: int) -> int:
     return size
 
 
+def _evenly(n: int, most: int) -> np.ndarray:
+    """Up to `most` of n rows, evenly over the run: the last trials crowd around the optimum."""
+    return np.unique(np.linspace(0, n - 1, min(n, most)).round().astype(int))
+
+
 def _fit(start: ExactGP, data: Data, transform: TargetTransform) -> ExactGP:
-    n = len(data.y)
-    # Evenly over the run: the last trials crowd around the optimum.
-    rows = np.unique(np.linspace(0, n - 1, min(n, _FIT_ROWS)).round().astype(int))
+    rows = _evenly(len(data.y), _FIT_ROWS)
     X, y, noise = _tensors(data, transform)
     return fit(start, X[rows], y[rows], noise=noise[rows], restart=False)
 

@@ -12,6 +12,7 @@ ValueAndGradient = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
 
 _SUFFICIENT = 1e-4  # Armijo: the part of the predicted gain a step must reach
 _SHORTEST = 1e-8  # a step shorter than this, relative to the direction, is given up
+_GENEROUS = 10.0  # how far beyond its promise a climb is trusted to go
 _FIRST = 0.2  # length of the first step in units of `scale`, before curvature is known
 
 
@@ -61,8 +62,9 @@ def ascend(
         scale: Length over which the function changes in each variable, shape (d,): steps are taken
             in X / scale.
         max_rounds: Most calls of the function.
-        tolerance: A row is done when another step is predicted, or the last full one was seen, to
-            gain less than a hundredth of this, or no free slope per unit of scale exceeds it.
+        tolerance: A row is done when its last full step gained less than a hundredth of this, or no free slope per unit of scale exceeds it.
+            A row is given up when ten times the gain its quadratic model promises would not bring
+            it to the best value any row has met.
     """
     rows = _Rows(function, X, lower, upper, scale, tolerance)
     while rows.rounds < max_rounds and rows.settle():
@@ -94,6 +96,7 @@ class _Rows:
         self._fresh = np.ones(m, dtype=bool)  # no curvature seen yet
         self._step, self._D, slope = self._direction()
         self._done = slope <= tolerance
+        self._best = np.inf
 
     def _evaluate(self, U: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         value, gradient = self._function(U * self._scale)
@@ -140,6 +143,13 @@ class _Rows:
         little = 0.01 * self._tolerance
         self._done = self._step < _SHORTEST
         self._done |= took & (((gain < little) & full) | (slope <= self._tolerance))
+        self._done |= self._hopeless()
+
+    def _hopeless(self) -> np.ndarray:
+        """Rows whose quadratic model does not reach the best value met, ten times its gain granted."""
+        promised = -0.5 * np.einsum("md,md->m", self._g, self._D)
+        self._best = min(self._best, float(self._f.min()))
+        return ~self._fresh & (self._f - _GENEROUS * promised > self._best)
 
     def _direction(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Step length (m,), direction -H g over the free variables (m, d), largest slope (m,)."""

@@ -41,7 +41,7 @@ def to_float(number: int | float) -> float:
     try:
         return float(number)
     except OverflowError:
-        return math.copysign(math.inf, number)
+        return math.inf if number > 0 else -math.inf
 
 
 def finite(name: str, value: Any) -> float:

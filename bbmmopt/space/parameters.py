@@ -174,7 +174,8 @@ class Real(Parameter):
         )
 
     def __repr__(self) -> str:
-        return _call(self, [repr(self.low), repr(self.high)], log=self.log)
+        options = _unless(False, log=self.log) | _unless(None, when=self.when)
+        return _call(self, self.low, self.high, **options)
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -270,7 +271,8 @@ class Integer(Parameter):
         } | self._when_json()
 
     def __repr__(self) -> str:
-        return _call(self, [repr(self.low), repr(self.high)], log=self.log, step=self.step)
+        options = _unless(False, log=self.log) | _unless(1, step=self.step)
+        return _call(self, self.low, self.high, **options, **_unless(None, when=self.when))
 
 
 class _Choices(Parameter):
@@ -353,7 +355,7 @@ class Categorical(_Choices):
         return {"type": "categorical", "choices": list(self.labels)} | self._when_json()
 
     def __repr__(self) -> str:
-        return _call(self, [repr(self.objects or list(self.labels))])
+        return _call(self, self.choices, **_unless(None, when=self.when))
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -382,7 +384,7 @@ class Ordinal(_Choices):
         return {"type": "ordinal", "choices": list(self.labels)} | self._when_json()
 
     def __repr__(self) -> str:
-        return _call(self, [repr(list(self.labels))])
+        return _call(self, self.choices, **_unless(None, when=self.when))
 
 
 def parameter_from_json(data: Mapping[str, Any], objects: Mapping[str, Any] | None) -> Parameter:
@@ -417,11 +419,16 @@ def _same_text(choice: Value, labels: Sequence[Value]) -> str:
     return f" The choice is {twins[0]!r}, a {type(twins[0]).__name__}."
 
 
-def _call(parameter: Parameter, arguments: list[str], log: bool = False, step: int = 1) -> str:
-    arguments = arguments + ["log=True"] * log + [f"step={step}"] * (step != 1)
-    if parameter.when is not None:
-        arguments.append(f"when={dict(parameter.when)!r}")
-    return f"{type(parameter).__name__}({', '.join(arguments)})"
+def _call(parameter: Parameter, *arguments: Any, **options: Any) -> str:
+    """The source of a parameter. Must work before `checked`, as messages quote it."""
+    parts = [repr(list(item) if isinstance(item, tuple) else item) for item in arguments]
+    parts += [f"{name}={value!r}" for name, value in options.items()]
+    return f"{type(parameter).__name__}({', '.join(parts)})"
+
+
+def _unless(default: Any, **options: Any) -> dict[str, Any]:
+    """The options that differ from their default."""
+    return {name: value for name, value in options.items() if value != default}
 
 
 def _text(parameter: Parameter) -> str:

@@ -43,7 +43,10 @@ class LinearScale:
         return math.ceil(12 - math.log10(self.high - self.low))
 
     def _round(self, x: float) -> float:
-        return round(x, self._digits) + 0.0  # + 0.0 makes -0.0 a plain zero
+        try:
+            return round(x, self._digits) + 0.0  # + 0.0 makes -0.0 a plain zero
+        except OverflowError:  # nearest to a bound above 1.79e308
+            return math.copysign(math.inf, x)
 
     def to_unit(self, x: float) -> float:
         """Position of x; outside [0, 1] when x is outside the range."""
@@ -176,7 +179,12 @@ class LogLattice:
     """The integers low … high, spread over [0, 1] by their logarithms.
 
     Integer v owns the positions between those of v - ½ and v + ½, so that `low` and `high` have
-    cells of full width. Exact while high ≤ 2**40; beyond, exp and log are off by whole integers.
+    cells of full width:
+
+        position(i) = log((low + i) / (low - ½)) / log((high + ½) / (low - ½))
+
+    Written with log1p of i + ½, which is exact to the last digits for close bounds too. Exact
+    while high ≤ 2**40; beyond, exp and log are off by whole integers when the range is wide.
 
     Attributes:
         low: The integer of level 0; at least 1.
@@ -194,11 +202,11 @@ class LogLattice:
 
     @cached_property
     def _start(self) -> float:
-        return math.log(self.low - 0.5)
+        return self.low - 0.5
 
     @cached_property
     def _span(self) -> float:
-        return math.log(self.high + 0.5) - self._start
+        return math.log1p(self.size / self._start)
 
     @cached_property
     def _table(self) -> np.ndarray:
@@ -206,19 +214,21 @@ class LogLattice:
 
     @cached_property
     def _edges(self) -> np.ndarray:
-        middles = (self.low + i + 0.5 for i in range(self.size - 1))
-        return np.array([(math.log(v) - self._start) / self._span for v in middles])  # (k - 1,)
+        return np.array([self._place(i) for i in range(1, self.size)])  # (k - 1,)
+
+    def _place(self, steps: float) -> float:
+        return math.log1p(steps / self._start) / self._span
 
     def position(self, i: int) -> float:
         """Where the integer low + i ≥ 1 lies; outside [0, 1] when outside low … high."""
-        return (math.log(self.low + i) - self._start) / self._span
+        return self._place(i + 0.5)
 
     def level(self, u: float) -> int:
         """The level in whose cell u lies, clipped to 0 … k - 1."""
         if self.size <= TABLE:  # the same table as in `levels`, so that both agree at every edge
             return int(np.searchsorted(self._edges, u, side="right"))
-        value = math.floor(math.exp(self._start + min(u, 1.0) * self._span) + 0.5)
-        return min(max(value - self.low, 0), self.size - 1)
+        i = math.floor(self._start * math.expm1(min(u, 1.0) * self._span))
+        return min(max(i, 0), self.size - 1)
 
     def levels(self, U: np.ndarray) -> np.ndarray:
         """`level` of each element: int64, of U's shape."""

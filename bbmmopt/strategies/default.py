@@ -13,7 +13,7 @@ from bbmmopt.acquisition import (
     PosteriorMean,
     UpperConfidenceBound,
 )
-from bbmmopt.modelling import Belief, Data, Modeller, one_thread
+from bbmmopt.modelling import Belief, Data, Modeller, threads_for
 from bbmmopt.search import Domain, Found, Search, maximise
 from bbmmopt.space import Space
 from bbmmopt.strategies.base import Proposal, Request, generator
@@ -90,22 +90,22 @@ class Global:
         """
         if self.starting(request.data):
             return SpaceFilling(self.space).propose(request)
-        with one_thread():
-            belief = self.modeller.belief(request.data)
-            found = self.find(self.acquisition, belief, request)
-            mean, std = belief.predict(found.x[None])
+        belief = self.modeller.belief(request.data)
+        found = self.find(self.acquisition, belief, request)
+        mean, std = belief.predict(found.x[None])
         return Proposal(found.x, self._origin(belief, found, float(mean[0]), float(std[0])))
 
     def find(self, acquisition: str, belief: Belief, request: Request) -> Found:
         """The unseen point where an acquisition function is largest."""
-        return maximise(
-            make_acquisition(acquisition, belief),
-            Domain(self.space, request.fixed, request.seen),
-            generator=generator(request.seed, request.number, acquisition),
-            scale=belief.lengthscales,
-            centres=belief.centres(5),
-            search=self.search,
-        )
+        with threads_for(len(belief.data.y)):
+            return maximise(
+                make_acquisition(acquisition, belief),
+                Domain(self.space, request.fixed, request.seen),
+                generator=generator(request.seed, request.number, acquisition),
+                scale=belief.lengthscales,
+                centres=belief.centres(5),
+                search=self.search,
+            )
 
     def _origin(self, belief: Belief, found: Found, mean: float, std: float) -> dict[str, Any]:
         posterior, report = belief.posterior, belief.report
