@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -20,6 +20,7 @@ _FIT_ROWS = 1000
 _WARM_FROM = 12
 _GROWTH = 1.25  # the sizes of those sets: 12, 15, 19, 24, …
 _CHOICE_ROWS = 150  # the transform of the targets is chosen on at most this many trials
+_MOST_NOISE = 1e12  # variance, in model units, of an observation that says nothing
 _WARP_FROM = 5  # different values, below which a power is not to be told from the data
 
 # From this n on several threads are quicker than one; below, they wait for each other.
@@ -44,23 +45,30 @@ class Data:
     Attributes:
         X: Complete trials in order of their numbers, shape (n, d).
         y: Their values, in the user's units but for the sign, shape (n,).
-        noise: Variance of each, in units of y squared, NaN where unknown, shape (n,).
+        errors: Standard error of each, in units of y, NaN where unknown, shape (n,).
         pending: Trials that are running, shape (p, d).
         failed: Trials without a value, shape (f, d).
-        exact: Whether the objective is declared deterministic.
+        exact: Whether the objective is declared deterministic. Where its values contradict that, its
+            noise is learnt all the same.
     """
 
     X: np.ndarray
     y: np.ndarray
-    noise: np.ndarray
+    errors: np.ndarray
     pending: np.ndarray
     failed: np.ndarray
     exact: bool
 
+    def contradicts_itself(self) -> bool:
+        """Whether the same point was told different values, which no exact objective has."""
+        values: dict[bytes, float] = {}
+        rows = zip(np.ascontiguousarray(self.X), self.y.tolist(), strict=True)
+        return any(values.setdefault(x.tobytes(), y) != y for x, y in rows)
+
     def rows(self, which: np.ndarray | slice) -> Data:
         """Some of the complete trials alone."""
         none = self.pending[:0]
-        return Data(self.X[which], self.y[which], self.noise[which], none, none, self.exact)
+        return Data(self.X[which], self.y[which], self.errors[which], none, none, self.exact)
 
 
 @dataclass(frozen=True)
@@ -180,6 +188,8 @@ class Modeller:
 
     def _build(self, data: Data) -> Belief:
         n = len(data.y)
+        if data.exact and data.contradicts_itself():
+            data = replace(data, exact=False)
         if n == 0:
             model = make_model(self._space, exact=data.exact)
             empty = torch.empty(0, len(self._space), dtype=torch.float64)
@@ -243,7 +253,7 @@ def _loo_density(
     X, y, noise = _tensors(data, transform)
     mean, std = model.condition(X, y, noise).leave_one_out()
     z = (y - mean) / std
-    log_density = (-0.5 * z.square() - std.log()).numpy() + np.log(transform.slope(data.y))
+    log_density = (-0.5 * z.square() - std.log()).numpy() + transform.log_slope(data.y)
     return float(log_density[kept].mean())
 
 
@@ -281,7 +291,9 @@ def _with_fantasies(
 
 def _tensors(data: Data, transform: TargetTransform) -> tuple[Tensor, Tensor, Tensor]:
     """X, y and noise in model units."""
-    noise = data.noise * transform.slope(data.y) ** 2
+    with np.errstate(divide="ignore", over="ignore"):
+        noise = np.exp(2 * (np.log(data.errors) + transform.log_slope(data.y)))
+    noise = noise.clip(max=_MOST_NOISE)
     arrays = data.X, transform.forward(data.y), noise
     X, y, noise = (torch.from_numpy(np.ascontiguousarray(a)) for a in arrays)
     return X, y, noise
@@ -289,4 +301,4 @@ def _tensors(data: Data, transform: TargetTransform) -> tuple[Tensor, Tensor, Te
 
 def _key(data: Data, n: int) -> tuple[bytes, ...]:
     """What a fit to the first n trials depends on."""
-    return data.X[:n].tobytes(), data.y[:n].tobytes(), data.noise[:n].tobytes()
+    return data.X[:n].tobytes(), data.y[:n].tobytes(), data.errors[:n].tobytes()

@@ -8,15 +8,17 @@ import time
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from os import PathLike
+from os import PathLike, fspath
+from pathlib import Path
 from typing import Any, overload
 
 import numpy as np
 
+from bbmmopt.explain import explain
 from bbmmopt.modelling import Belief, Data
 from bbmmopt.problem import Noise, Problem
 from bbmmopt.space import Parameter, Space
-from bbmmopt.storage import NumberTaken, Storage, StudyRecord, open_storage
+from bbmmopt.storage import NumberTaken, Storage, StudyRecord, UnknownStudy, open_storage
 from bbmmopt.strategies import (
     ACQUISITIONS,
     Acquisition,
@@ -146,6 +148,35 @@ class Optimizer:
         self._handed_out: set[int] = set()
         self._sync()
 
+    @classmethod
+    def open(cls, storage: str | PathLike[str] | Storage, study: str = "default") -> Optimizer:
+        """Open a stored study by its name alone: the storage knows its space and settings.
+
+        Choices that stand for objects are handed out as their labels: objects are not stored.
+
+        Args:
+            storage: As in `Optimizer`, but it must be there already.
+            study: Name of the study within the storage.
+
+        Raises:
+            UnknownStudy: If there is no such file or study, naming the studies there are.
+            StorageError: If the storage cannot be opened.
+        """
+        is_path = not isinstance(storage, Storage) and "://" not in fspath(storage)
+        if is_path and not Path(fspath(storage)).expanduser().is_file():
+            raise UnknownStudy(
+                f"there is no file {fspath(storage)!r}. Give the path of a stored study, or start "
+                f"a new one with Optimizer(space, …, storage={fspath(storage)!r})."
+            )
+        store = open_storage(storage)
+        record = store.study(study)
+        if record is None:
+            known = ", ".join(map(repr, store.studies())) or "none"
+            if store is not storage:
+                store.close()
+            raise UnknownStudy(f"there is no study {study!r} in the storage; there are: {known}.")
+        return cls(Problem.from_json(record.problem), storage=store, study=study)
+
     def __repr__(self) -> str:
         objectives = ", ".join(f"{o.direction} {o.name}" for o in self.problem.objectives)
         return f"Optimizer({objectives}; {len(self._trials)} trials, study {self.study!r})"
@@ -207,11 +238,7 @@ class Optimizer:
         return [self._ask_one(fixed, worker) for _ in range(n)]
 
     def _ask_one(self, fixed: Mapping[str, Any] | None, worker: str | None) -> Trial:
-        checked = self.space.validate_partial(fixed or {}, where="ask(fixed=…)")
-        columns = {
-            self.space.names.index(name): self.space.parameters[name].to_unit(value)
-            for name, value in checked.items()
-        }
+        columns = self._columns(fixed, where="ask(fixed=…)")
         with self._lock:
             while True:
                 self._sync()
@@ -240,17 +267,57 @@ class Optimizer:
                     # known, under the next number.
                     continue
 
+    def preview(
+        self, *, fixed: Mapping[str, Any] | None = None, acquisition: str | None = None
+    ) -> Trial:
+        """The trial that `ask` would suggest now, without making it: nothing is stored.
+
+        Only what `ask` would come up with by itself: enqueued trials, which it hands out first,
+        are not looked at.
+
+        Args:
+            fixed: As in `ask`.
+            acquisition: What the model maximises instead of the study's own acquisition function.
+
+        Raises:
+            SpaceExhausted, ValueError: As in `ask`.
+        """
+        columns = self._columns(fixed, where="preview(fixed=…)")
+        name = _checked_name(acquisition)
+        with self._lock:
+            self._sync()
+            number = max(self._trials, default=-1) + 1
+            params, origin = self._suggest(number, columns, name)
+        return Trial(
+            number,
+            params,
+            TrialState.WAITING,
+            origin=origin,
+            arguments=self.space.arguments(params),
+        )
+
+    def _columns(self, fixed: Mapping[str, Any] | None, *, where: str) -> dict[int, float]:
+        """Parameters given by name as columns of the unit cube."""
+        checked = self.space.validate_partial(fixed or {}, where=where)
+        return {
+            self.space.names.index(name): self.space.parameters[name].to_unit(value)
+            for name, value in checked.items()
+        }
+
     def _suggest(
-        self, number: int, fixed: Mapping[int, float]
+        self, number: int, fixed: Mapping[int, float], acquisition: str | None = None
     ) -> tuple[dict[str, Any], dict[str, Any]]:
         """A point for the trial of this number, and how it came about."""
+        strategy = self._strategy
+        if acquisition is not None and acquisition != strategy.acquisition:
+            strategy = replace(strategy, acquisition=acquisition)  # with a model of its own
         request = self._request(number, fixed)
         if len(self.problem.objectives) > 1 or self.problem.constraints:
             # Stored, but not modelled yet.
             proposal = SpaceFilling(self.space).propose(request)
             proposal.origin["because"] = "several objectives or constraints are not modelled yet"
         else:
-            proposal = self._strategy.propose(request)
+            proposal = strategy.propose(request)
         return self.space.decode(proposal.x), proposal.origin
 
     def _left_behind(self, worker: str | None) -> Trial | None:
@@ -454,7 +521,7 @@ class Optimizer:
             number = self._number(trial)
             if number not in self._trials:
                 raise UnknownTrial(f"there is no trial {number}; there are {len(self._trials)}.")
-            return _explain(self._trials[number], self.problem)
+            return explain(self._trials[number], self.problem)
 
     def belief(self) -> Belief:
         """The fitted model after all trials so far: what plots and benchmarks look at.
@@ -525,7 +592,7 @@ class Optimizer:
         return Data(
             X=self._stack(by_state[TrialState.COMPLETE]),
             y=np.array([self.problem.to_model(t.values or {})[0] for t in complete], dtype=float),
-            noise=np.array([np.nan if e is None else e**2 for e in errors], dtype=float),
+            errors=np.array([np.nan if e is None else e for e in errors], dtype=float),
             pending=self._stack(by_state[TrialState.RUNNING] + by_state[TrialState.WAITING]),
             failed=self._stack(by_state[TrialState.FAILED]),
             exact=self.problem.objectives[0].noise == "none",
@@ -599,42 +666,3 @@ def _check_same(
             + "\n  ".join(differences)
             + "\nOpen it as it was, or give the new one a name of its own with study=…."
         )
-
-
-def _explain(trial: Trial, problem: Problem) -> str:
-    origin, name = trial.origin, problem.names[0]
-    head = f"Trial {trial.number}"
-    match origin.get("phase"):
-        case "enqueued":
-            return f"{head} was enqueued by the user."
-        case "told":
-            return f"{head} was told by the user, not suggested."
-        case "space-filling":
-            point = "the centre of the space" if origin.get("point") == "centre" else "the next"
-            where = f"{point} point of a scrambled Sobol sequence" if point == "the next" else point
-            because = f", because {origin['because']}" if "because" in origin else ""
-            return (
-                f"{head} belongs to the start, which spreads points evenly{because}: it is {where}."
-            )
-        case "model":
-            model, predicted = origin["model"], origin["predicted"]
-            mean = problem.from_model([predicted["mean"]])[name]
-            lengths = ", ".join(
-                f"{column.name} {length:.3g}"
-                for column, length in zip(
-                    problem.space.columns, model["lengthscales"], strict=True
-                )
-                if column.kind in ("continuous", "ordered")
-            )
-            lines = [
-                f"{head} has the largest {ACQUISITIONS[origin['acquisition']]} "
-                f"({origin['acquisition_value']:.4g}) of {origin['candidates_scored']} candidates.",
-                f"The model saw {model['trials']} complete, {model['pending']} pending and "
-                f"{model['failed']} failed trials, and expected {name} = {mean:.4g} "
-                f"± {predicted['std']:.2g} there.",
-                f"Lengthscales, as fractions of each range: {lengths}.",
-                f"Targets: {model['targets']}; priors: {model['priors']}; "
-                f"noise variance {model['noise_variance']:.2g} of the targets' variance.",
-            ]
-            return "\n".join(lines)
-    return f"{head}: its origin is not known."

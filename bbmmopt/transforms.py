@@ -16,6 +16,9 @@ from scipy.optimize import minimize_scalar
 # Values further than this many robust standard deviations out are no more than that far out.
 _FARTHEST = 1e6
 
+# Doubles end there. Predictions stop short of infinity, and scales short of 0.
+_LARGEST, _SMALLEST = np.finfo(float).max, np.finfo(float).tiny
+
 # Gauss-Hermite nodes for E[g(z)], z normal: exact for polynomials of degree 29.
 _NODES, _WEIGHTS = np.polynomial.hermite_e.hermegauss(15)
 _WEIGHTS = _WEIGHTS / _WEIGHTS.sum()
@@ -28,8 +31,12 @@ class TargetTransform(Protocol):
         """Model units of y (n,)."""
         ...
 
-    def slope(self, y: np.ndarray) -> np.ndarray:
-        """Derivative of `forward` at y (n,): takes noise, and densities, to model units."""
+    def log_slope(self, y: np.ndarray) -> np.ndarray:
+        """Log of the derivative of `forward` at y (n,), as if no value were cut.
+
+        Takes standard errors, and densities, to model units; the slope itself may not fit into a
+        double.
+        """
         ...
 
     def inverse(self, z: np.ndarray) -> np.ndarray:
@@ -67,17 +74,16 @@ class Standardise:
         return Standardise(centre, scale, low)
 
     def forward(self, y: np.ndarray) -> np.ndarray:
-        # Halved first: the difference of two values near 1e308 must not overflow.
-        return (0.5 * np.maximum(y, self.low) - 0.5 * self.centre) / (0.5 * self.scale)
+        return _shrink(np.maximum(y, self.low), self.centre, self.scale)
 
-    def slope(self, y: np.ndarray) -> np.ndarray:
-        return np.full(len(y), 1 / self.scale)
+    def log_slope(self, y: np.ndarray) -> np.ndarray:
+        return np.full(len(y), -np.log(self.scale))
 
     def inverse(self, z: np.ndarray) -> np.ndarray:
-        return z * self.scale + self.centre
+        return _stretch(z, self.centre, self.scale)
 
     def moments(self, mean: np.ndarray, std: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        return self.inverse(mean), std * self.scale
+        return self.inverse(mean), _stretch(std, 0.0, self.scale)
 
 
 @dataclass(frozen=True)
@@ -105,9 +111,10 @@ class YeoJohnson:
     def of(y: np.ndarray) -> YeoJohnson:
         """Fit to y (n,): λ in [-2, 4] by maximum likelihood of a normal sample."""
         lower, upper = _quartiles(y)
-        median = float(np.median(y))
+        median = 2 * float(np.median(0.5 * y))
         spread = (upper - lower) / 1.349 or _mean_and_std(y)[1]
-        u = np.clip(y / spread - median / spread, -_FARTHEST, _FARTHEST)
+        spread = min(max(spread, _SMALLEST), _LARGEST)
+        u = np.clip(_shrink(y, median, spread), -_FARTHEST, _FARTHEST)
         log_slope = np.sign(u) * np.log1p(np.abs(u))
 
         def cost(power: float) -> float:
@@ -116,28 +123,45 @@ class YeoJohnson:
 
         power = float(minimize_scalar(cost, bounds=(-2.0, 4.0), options={"xatol": 1e-3}).x)
         centre, scale = _mean_and_std(_power(u, power))
-        return YeoJohnson(power, median, float(spread), centre, scale)
+        return YeoJohnson(power, median, spread, centre, scale)
 
     def forward(self, y: np.ndarray) -> np.ndarray:
         return (_power(self._robust(y), self.power) - self.centre) / self.scale
 
-    def slope(self, y: np.ndarray) -> np.ndarray:
+    def log_slope(self, y: np.ndarray) -> np.ndarray:
         u = self._robust(y)
         exponent = np.where(u >= 0, self.power - 1, 1 - self.power)
-        return (1 + np.abs(u)) ** exponent / (self.scale * self.spread)
+        return exponent * np.log1p(np.abs(u)) - np.log(self.scale) - np.log(self.spread)
 
     def inverse(self, z: np.ndarray) -> np.ndarray:
-        w = z * self.scale + self.centre
-        up, down = _unpower(w, self.power), -_unpower(-w, 2 - self.power)
-        return np.where(w >= 0, up, down) * self.spread + self.median
+        return _stretch(self._unwarp(z), self.median, self.spread)
 
     def moments(self, mean: np.ndarray, std: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        y = self.inverse(mean[:, None] + std[:, None] * _NODES)  # (m, 15)
-        first = y @ _WEIGHTS
-        return first, np.sqrt((y - first[:, None]) ** 2 @ _WEIGHTS)
+        u = self._unwarp(mean[:, None] + std[:, None] * _NODES)  # (m, 15)
+        first = u @ _WEIGHTS
+        second = np.sqrt((u - first[:, None]) ** 2 @ _WEIGHTS)
+        return _stretch(first, self.median, self.spread), _stretch(second, 0.0, self.spread)
 
     def _robust(self, y: np.ndarray) -> np.ndarray:
-        return np.clip(y / self.spread - self.median / self.spread, -_FARTHEST, _FARTHEST)
+        return np.clip(_shrink(y, self.median, self.spread), -_FARTHEST, _FARTHEST)
+
+    def _unwarp(self, z: np.ndarray) -> np.ndarray:
+        """u of model units z."""
+        w = z * self.scale + self.centre
+        return np.where(w >= 0, _unpower(w, self.power), -_unpower(-w, 2 - self.power))
+
+
+def _shrink(y: np.ndarray, centre: float, scale: float) -> np.ndarray:
+    """(y - centre) / scale."""
+    # Halved first: the difference of two values near 1e308 must not overflow.
+    with np.errstate(over="ignore"):  # a quotient may, for values of very mixed scales
+        return (0.5 * y - 0.5 * centre) / (0.5 * scale)
+
+
+def _stretch(u: np.ndarray, centre: float, scale: float) -> np.ndarray:
+    """u · scale + centre, no further out than doubles go."""
+    with np.errstate(over="ignore"):
+        return np.clip(u * scale + centre, -_LARGEST, _LARGEST)
 
 
 def _power(u: np.ndarray, power: float) -> np.ndarray:
@@ -161,15 +185,16 @@ def _unpower(w: np.ndarray, power: float) -> np.ndarray:
 
 
 def _quartiles(y: np.ndarray) -> tuple[float, float]:
-    lower, upper = np.quantile(y, [0.25, 0.75])
-    return float(lower), float(upper)
+    lower, upper = np.quantile(0.5 * y, [0.25, 0.75])  # halved: see `_shrink`
+    return 2 * float(lower), 2 * float(upper)
 
 
 def _mean_and_std(y: np.ndarray) -> tuple[float, float]:
-    """Mean and standard deviation, the latter 1 for values that do not differ."""
+    """Mean and standard deviation; for values that do not differ, their size in its place."""
     if not len(y):
         return 0.0, 1.0
     largest = float(np.abs(y).max()) or 1.0  # so that squares of 1e300 do not overflow
     y = y / largest
     mean, std = float(y.mean()), float(y.std())
-    return mean * largest, std * largest if std > 1e-12 * max(1e-300, abs(mean)) else largest
+    std = std if std > 1e-12 * abs(mean) else 1.0
+    return mean * largest, max(std * largest, _SMALLEST)

@@ -15,24 +15,30 @@ import torch
 _lock = threading.Lock()
 _depth = 0  # how many scopes are open, over all Python threads
 _before = 1  # the thread count when the first of them opened
+_own = threading.local()  # .inside: whether this Python thread has a scope open
 
 
 @contextmanager
 def one_thread() -> Iterator[None]:
     """Limit torch to one thread inside the scope; restore the former count at its end.
 
-    Scopes may nest and may overlap in several Python threads: the count that held before the
-    first one opened is what each of them restores.
+    Scopes may nest: the outermost one decides. They may overlap in several Python threads: the
+    count that held before the first one opened is what each of them restores.
     """
     global _depth, _before
+    if getattr(_own, "inside", False):
+        yield
+        return
     with _lock:
         if _depth == 0:
             _before = torch.get_num_threads()
         _depth += 1
         torch.set_num_threads(1)
+    _own.inside = True
     try:
         yield
     finally:
+        _own.inside = False
         with _lock:
             _depth -= 1
             # The count belongs to the Python thread, but a new one inherits the last value set

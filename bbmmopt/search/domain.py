@@ -38,10 +38,18 @@ class Domain:
         return self.space.snap(X)
 
     def unseen(self, X: np.ndarray) -> np.ndarray:
-        """Which rows may be proposed, shape (m,)."""
+        """Which rows may be proposed, shape (m,).
+
+        Seen rows are encodings of points handed out, which are decimals. A row a rounding error
+        away from one (1 - 1e-16 beside a bound, say) would be handed out as the same point, so
+        rows are rounded to what would be handed out before they are looked up.
+        """
         if not self.seen:
             return np.ones(len(X), dtype=bool)
-        return np.array([row.tobytes() not in self.seen for row in np.ascontiguousarray(X)])
+        rows = np.ascontiguousarray(X)
+        if any(c.kind == "continuous" for c in self.space.columns):
+            rows = [self.space.encode(self.space.decode(row)) for row in rows]
+        return np.array([row.tobytes() not in self.seen for row in rows], dtype=bool)
 
     def agrees(self, X: np.ndarray) -> np.ndarray:
         """Which rows have the fixed columns at their values, where they matter, shape (m,)."""

@@ -92,8 +92,7 @@ class Global:
             return SpaceFilling(self.space).propose(request)
         belief = self.modeller.belief(request.data)
         found = self.find(self.acquisition, belief, request)
-        mean, std = belief.predict(found.x[None])
-        return Proposal(found.x, self._origin(belief, found, float(mean[0]), float(std[0])))
+        return Proposal(found.x, self._origin(belief, found, exact=request.data.exact))
 
     def find(self, acquisition: str, belief: Belief, request: Request) -> Found:
         """The unseen point where an acquisition function is largest."""
@@ -107,14 +106,18 @@ class Global:
                 search=self.search,
             )
 
-    def _origin(self, belief: Belief, found: Found, mean: float, std: float) -> dict[str, Any]:
+    def _origin(self, belief: Belief, found: Found, *, exact: bool) -> dict[str, Any]:
+        mean, std = belief.predict(found.x[None])
         posterior, report = belief.posterior, belief.report
-        return {
+        note = {}
+        if exact and not belief.data.exact:
+            note = {"note": "declared exact, but a point was told two values: noise is learnt"}
+        return note | {
             "phase": "model",
             "acquisition": self.acquisition,
             "acquisition_value": found.value,
             "candidates_scored": found.evaluations,
-            "predicted": {"mean": mean, "std": std},
+            "predicted": {"mean": float(mean[0]), "std": float(std[0])},
             "model": {
                 "trials": len(belief.data.y),
                 "pending": len(belief.data.pending),

@@ -54,7 +54,7 @@ def minimise(
     in the threads of its linear algebra than the likelihood took at n = 100.
 
     Source: Nocedal & Wright (2006), Numerical Optimization, eq. 6.17 (update), 6.20 (its start),
-    3.57 (interpolation), section 16.7 (projection).
+    sections 3.5 (interpolation) and 16.7 (projection).
 
     Args:
         function: Value and gradient at x (p,); a value may be inf.
@@ -74,10 +74,14 @@ def minimise(
     def end(converged: bool, message: str) -> Minimum:
         return Minimum(x, f, g, H if known else None, evaluations, converged, message)
 
+    if not np.isfinite(f):
+        return end(False, "the function is not finite where the search starts")
     while True:
-        free = ~(((x <= low) & (g > 0)) | ((x >= high) & (g < 0)))
-        slope_only = np.where(free, g, 0.0)
-        d = np.where(free, -(H @ slope_only), 0.0)
+        held = _outward(-g, x, low, high)
+        slope_only = np.where(held, 0.0, g)
+        d = np.where(held, 0.0, -(_with_held(H, held) @ slope_only))
+        # H may turn a variable that its own slope drives inwards: clipped, the step could go uphill.
+        d[_outward(d, x, low, high)] = 0.0
         slope = float(d @ slope_only)
         if slope > 0 or (slope == 0 and slope_only.any()):
             # Rounding spoilt H. The plain gradient never points uphill.
@@ -91,6 +95,8 @@ def minimise(
             return end(False, f"stopped after {evaluations} evaluations")
         limit = _LARGEST if known else _FIRST
         t = min(1.0, limit / float(np.abs(d).max()))
+        ahead = np.where(d > 0, high - x, x - low)
+        inside = float(np.min(ahead[d != 0] / np.abs(d[d != 0])))  # step that meets a first bound
         while True:
             new = np.clip(x + t * d, low, high)
             f_new, g_new = function(new)
@@ -102,6 +108,10 @@ def minimise(
                 return end(False, "no step along the direction of descent gains anything")
             if evaluations >= max_evaluations:
                 return end(False, f"stopped after {evaluations} evaluations")
+            if t > inside:
+                # Clipped, a step along coupled variables can go uphill: end it at the bound.
+                t = inside
+                continue
             # Minimum of the parabola through both values and the first slope.
             ratio = -0.5 * predicted / max(f_new - f - predicted, 1e-300)
             t *= min(max(ratio, 0.1), 0.5) if np.isfinite(f_new) else 0.2
@@ -115,3 +125,20 @@ def minimise(
             cross = np.outer(s, Hy) / sy
             H = H - cross - cross.T
         x, f, g = new, f_new, g_new
+
+
+def _outward(d: np.ndarray, x: np.ndarray, low: np.ndarray, high: np.ndarray) -> np.ndarray:
+    """Which entries of the step d from x would leave the box at once."""
+    return ((x <= low) & (d < 0)) | ((x >= high) & (d > 0))
+
+
+def _with_held(H: np.ndarray, held: np.ndarray) -> np.ndarray:
+    """Inverse of the Hessian's block over the variables that are not held, zero elsewhere.
+
+    By the inverse of the whole: the block of an inverse is not the inverse of the block. With
+    H_ff alone, BFGS never learns how steep the function is along a bound.
+    """
+    if not held.any():
+        return H
+    rows = H[held]
+    return H - rows.T @ np.linalg.solve(rows[:, held], rows)

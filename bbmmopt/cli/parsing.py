@@ -1,0 +1,236 @@
+"""From what a shell hands over, which is text, to spaces, points and values."""
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from bbmmopt.problem import Problem
+from bbmmopt.space import Categorical, Integer, Ordinal, Parameter, Space
+from bbmmopt.space.checks import did_you_mean, listing
+
+# What a parameter may say, by type; the two that make it up come first.
+_FIELDS = {
+    "real": ("low", "high", "log", "when"),
+    "integer": ("low", "high", "log", "step", "when"),
+    "categorical": ("choices", "when"),
+    "ordinal": ("choices", "when"),
+}
+_SHORT = 'write {"real": [low, high]}, {"integer": [low, high]}, {"categorical": [a, b, …]} or '
+_SHORT += '{"ordinal": [a, b, …]}, with "log", "step" and "when" beside it'
+
+
+def json_object(text: str, what: str) -> dict[str, Any]:
+    """The object that a JSON text holds.
+
+    Raises:
+        ValueError: If it is not JSON, not an object, or has a key twice.
+    """
+    try:
+        data = json.loads(text, object_pairs_hook=_without_doubles)
+    except _TwiceError as error:
+        raise ValueError(f"{what}: {error}") from None
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{what} is not JSON: {error}.") from None
+    if not isinstance(data, dict):
+        raise ValueError(f"{what} must be a JSON object, {{…}}; got {data!r}.")
+    return data
+
+
+class _TwiceError(Exception):
+    """A key came twice in one object: json would keep the last and drop the others."""
+
+
+def _without_doubles(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        keys = [key for key, _ in pairs]
+        twice = next(key for key in keys if keys.count(key) > 1)
+        raise _TwiceError(f"{twice!r} came twice. Give each a name of its own.")
+    return found
+
+
+# --------------------------------------------------------------------------------------
+# Spaces
+# --------------------------------------------------------------------------------------
+
+
+def space_from(text: str) -> Space:
+    """The space a JSON text describes.
+
+    Either what `Space.to_json` writes, {"parameters": [{"name": "C", "type": "real", …}, …]}, or
+    the short form {"C": {"real": [0.001, 1000], "log": true}, …}.
+
+    Raises:
+        ValueError, TypeError: If it is not JSON, or not a space, naming the parameter.
+    """
+    data = json_object(text, "the space")
+    listed = data.get("parameters")
+    if set(data) == {"parameters"} and isinstance(listed, list):
+        parameters = listed
+    else:
+        parameters = [_long_form(name, fields) for name, fields in data.items()]
+    names = [_checked_fields(fields) for fields in parameters]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise ValueError(f"the space has {listing(twice)} twice. Give each a name of its own.")
+    return Space.from_json({"parameters": parameters})
+
+
+def _long_form(name: str, fields: Any) -> dict[str, Any]:
+    """{"real": [0, 1]} as {"type": "real", "low": 0, "high": 1}, with the name."""
+    kinds = [kind for kind in _FIELDS if isinstance(fields, dict) and kind in fields]
+    if isinstance(fields, dict) and "type" in fields and not kinds:
+        return {"name": name, **fields}
+    if len(kinds) != 1:
+        raise ValueError(f"parameter {name!r}: {_SHORT}; got {json.dumps(fields)}.")
+    rest = {key: value for key, value in fields.items() if key != kinds[0]}
+    given = fields[kinds[0]]
+    if "low" not in _FIELDS[kinds[0]]:
+        return {"name": name, "type": kinds[0], "choices": given, **rest}
+    if not isinstance(given, list) or len(given) != 2:
+        raise ValueError(f"parameter {name!r}: {_SHORT}; got {json.dumps(fields)}.")
+    return {"name": name, "type": kinds[0], "low": given[0], "high": given[1], **rest}
+
+
+def _checked_fields(fields: Any) -> str:
+    """The name of a parameter, whose fields are those it needs and may have."""
+    if not isinstance(fields, dict) or not isinstance(fields.get("name"), str):
+        raise ValueError(f'each parameter must be {{"name": "…", …}}; got {json.dumps(fields)}.')
+    name, kind = fields["name"], fields.get("type")
+    if kind not in _FIELDS:
+        hint = did_you_mean(kind, list(_FIELDS))
+        raise ValueError(
+            f"parameter {name!r}: the type must be one of {listing(_FIELDS)}; got {kind!r}.{hint}"
+        )
+    for field in fields.keys() - {"name", "type", *_FIELDS[kind]}:
+        hint = did_you_mean(field, _FIELDS[kind])
+        raise ValueError(
+            f"parameter {name!r}: unknown field {field!r}; {kind} has "
+            f"{listing(_FIELDS[kind])}.{hint}"
+        )
+    for field in ("low", "high") if "low" in _FIELDS[kind] else ("choices",):
+        if field not in fields:
+            raise ValueError(f"parameter {name!r}: {field!r} is missing.")
+    return name
+
+
+# --------------------------------------------------------------------------------------
+# Points
+# --------------------------------------------------------------------------------------
+
+
+def point_from(space: Space, texts: Iterable[str], option: str) -> dict[str, Any]:
+    """{name: value} of texts like "C=0.5"; the space still has to check the values.
+
+    Args:
+        space: Says how each text is to be read.
+        texts: The texts.
+        option: Where they were given, for messages.
+
+    Raises:
+        ValueError: If a text is no assignment, or a name is unknown or comes twice.
+    """
+    point: dict[str, Any] = {}
+    for text in texts:
+        name, value = _assignment(text, space.names)
+        if name is None:
+            raise ValueError(f"{option} takes name=value; got {text!r}.")
+        if name not in space.parameters:
+            hint = did_you_mean(name, space.names) or f" The space has {listing(space.names)}."
+            raise ValueError(f"{option}: unknown parameter {name!r}.{hint}")
+        if name in point:
+            raise ValueError(f"{option}: parameter {name!r} was given twice.")
+        point[name] = _value(space.parameters[name], value)
+    return point
+
+
+def _assignment(text: str, names: Sequence[str]) -> tuple[str | None, str]:
+    """Name and value of "name=value"; (None, text) if it is no such thing.
+
+    A known name may itself hold "=".
+    """
+    for name in sorted(names, key=len, reverse=True):
+        if text.startswith(f"{name}="):
+            return name, text[len(name) + 1 :]
+    name, equals, rest = text.partition("=")
+    return (name, rest) if equals else (None, text)
+
+
+def _value(parameter: Parameter, text: str) -> Any:
+    """The text as a value of the parameter, or as it is: then the space will refuse it."""
+    if isinstance(parameter, Categorical | Ordinal):
+        return _choice(parameter.labels, text)
+    for read in (int, float) if isinstance(parameter, Integer) else (float,):
+        try:
+            return read(text)
+        except ValueError:
+            continue
+    return text
+
+
+def _choice(labels: Sequence[Any], text: str) -> Any:
+    """The choice that reads like the text.
+
+    As JSON first, so that true and 1 can be told from "true" and "1" where both are choices;
+    then as Python writes it; then as a number (16.0 for 16).
+    """
+    for write in (lambda label: json.dumps(label, ensure_ascii=False), str):
+        for label in labels:
+            if write(label) == text:
+                return label
+    try:
+        number = float(text)
+    except ValueError:
+        return text
+    numbers = (x for x in labels if isinstance(x, int | float) and not isinstance(x, bool))
+    return next((label for label in numbers if label == number), text)
+
+
+# --------------------------------------------------------------------------------------
+# Results
+# --------------------------------------------------------------------------------------
+
+
+def outcome_from(
+    problem: Problem, values: Sequence[str], errors: Sequence[str]
+) -> dict[str, Any] | None:
+    """{name: value} or {name: (value, standard error)}, for `tell`; None if there is nothing.
+
+    Args:
+        problem: Knows the names; a value without one belongs to the only objective.
+        values: Texts like "0.5" or "error=0.5"; constraints by name.
+        errors: The same, of standard errors.
+
+    Raises:
+        ValueError: If something is no number, has no name where it needs one, or comes twice.
+    """
+    if not values and not errors:
+        return None
+    told: Mapping[str, Any] = _numbers(problem, values, "VALUE")
+    spread = _numbers(problem, errors, "--se")
+    for name in spread:
+        if name not in told:
+            raise ValueError(f"--se: {name!r} has a standard error but no value.")
+    return {
+        name: (value, spread[name]) if name in spread else value for name, value in told.items()
+    }
+
+
+def _numbers(problem: Problem, texts: Sequence[str], what: str) -> dict[str, float]:
+    first, *others = problem.names
+    names = [first, *others, *(constraint.name for constraint in problem.constraints)]
+    found: dict[str, float] = {}
+    for text in texts:
+        name, number = _assignment(text, names)
+        try:
+            value = float(number)
+        except ValueError:
+            raise ValueError(f"{what} must be a number or name=number; got {text!r}.") from None
+        if name is None and others:
+            example = " ".join(f"{name}=…" for name in problem.names)
+            raise ValueError(f"{what} needs a name for each number: {example}; got {text!r}.")
+        name = first if name is None else name
+        if name in found:
+            raise ValueError(f"{what}: {name!r} was given twice.")
+        found[name] = value
+    return found

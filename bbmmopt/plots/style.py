@@ -1,0 +1,180 @@
+"""How our pictures look: colours, markers, titles, legends. Nothing global is changed.
+
+Colours are those of Okabe & Ito (2008), https://jfly.uni-koeln.de/color/, and matplotlib's viridis
+and cividis, which the colour-blind can tell apart too; marks differ in shape as well.
+"""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import matplotlib.pyplot as plt
+from matplotlib.axes import Axes
+from matplotlib.transforms import ScaledTranslation
+
+BLACK, GREY = "#1a1a1a", "#666666"
+ORANGE, SKY, GREEN, BLUE = "#E69F00", "#56B4E9", "#009E73", "#0072B2"
+VERMILION, PURPLE = "#D55E00", "#CC79A7"
+
+_MOST_LINES = 3  # of held values under a title
+
+
+@dataclass(frozen=True)
+class Mark:
+    """A kind of point.
+
+    Attributes:
+        marker: Its shape, as matplotlib calls it.
+        size: Area in points squared.
+        face, edge: Two colours far apart in lightness, so that it shows on any background.
+        layer: What lies above what.
+    """
+
+    marker: str
+    size: float
+    face: str
+    edge: str
+    layer: float
+
+
+MARKS = {
+    "observed": Mark("o", 34, "white", BLACK, 4.0),
+    "failed": Mark("X", 60, BLACK, "white", 4.1),
+    "pending": Mark("^", 62, ORANGE, BLACK, 4.2),
+    "best": Mark("D", 58, SKY, BLACK, 4.3),
+    "largest here": Mark("P", 80, "white", BLACK, 4.4),
+    "next": Mark("*", 300, VERMILION, "white", 4.5),
+}
+
+
+def scatter(ax: Axes, kind: str, x: Any, y: Any, label: str, *, faint: bool = False, **kw: Any):
+    """Draw points of one kind. Faint ones are small and half transparent."""
+    mark = MARKS[kind]
+    return ax.scatter(
+        x,
+        y,
+        s=mark.size * (0.45 if faint else 1.0),
+        marker=mark.marker,
+        c=mark.face,
+        edgecolors=mark.edge,
+        linewidths=1.0,
+        alpha=0.45 if faint else 1.0,
+        zorder=mark.layer - (1 if faint else 0),
+        label=label,
+        **kw,
+    )
+
+
+def axes_or_new(ax: Axes | None) -> Axes:
+    """The Axes given, or that of a new figure."""
+    if ax is None:
+        _, ax = plt.subplots(figsize=(7, 5), layout="constrained")
+    return ax
+
+
+def check_axes(ax: Any) -> None:
+    """Refuse what is not one Axes, before anything is computed."""
+    if ax is not None and not isinstance(ax, Axes):
+        raise TypeError(
+            f"ax must be one matplotlib Axes, or None for a new figure; got "
+            f"{type(ax).__name__}. Of an array of Axes, pass one element."
+        )
+
+
+def plain(text: object) -> str:
+    """A name as text in a picture: a dollar sign in it does not begin a formula."""
+    return str(text).replace("$", r"\$")
+
+
+def short(value: Any) -> str:
+    """A value in few characters."""
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    text = str(value)
+    return text if len(text) <= 24 else f"{text[:23]}…"
+
+
+def title(ax: Axes, text: str, *, held: Mapping[str, Any] | None = None, note: str = "") -> None:
+    """Write a title and, smaller, what is held where."""
+    lines = _held_lines(ax, held or {})
+    if note:
+        lines.append(note)
+    size, leading = 8.5, 11.5
+    ax.set_title(text, fontsize=11.5, pad=7 + leading * len(lines))
+    if lines:
+        ax.annotate(
+            plain("\n".join(lines)),
+            (0.5, 1.0),
+            xycoords="axes fraction",
+            xytext=(0, 5),
+            textcoords="offset points",
+            ha="center",
+            va="bottom",
+            fontsize=size,
+            color=GREY,
+            linespacing=leading / size / 1.16,
+            annotation_clip=False,
+        )
+
+
+def _held_lines(ax: Axes, held: Mapping[str, Any]) -> list[str]:
+    """held: a = 1, b = 2 …, broken into lines that fit over the axes."""
+    if not held:
+        return []
+    parts = [f"{short(name)} = {short(value)}" for name, value in held.items()]
+    points = ax.get_window_extent().width / ax.figure.dpi * 72
+    # Blanks within a part become no-break spaces: lines break between parts only.
+    text = "held: " + ", ".join(part.replace(" ", "\N{NO-BREAK SPACE}") for part in parts)
+    lines = textwrap.wrap(text, max(30, int(points / 5)), break_long_words=False)
+    if len(lines) > _MOST_LINES:
+        shown = ", ".join(lines[:_MOST_LINES]).count("=")
+        lines = [
+            *lines[: _MOST_LINES - 1],
+            f"{lines[_MOST_LINES - 1]} and {len(parts) - shown} more",
+        ]
+    return [line.replace("\N{NO-BREAK SPACE}", " ") for line in lines]
+
+
+def place_legend(ax: Axes) -> None:
+    """Put one legend under the axes, where it hides nothing.
+
+    Without a layout engine nobody makes room for it there: then it goes inside.
+    """
+    handles, labels = ax.get_legend_handles_labels()
+    if not handles:
+        return
+    options: dict[str, Any] = {"fontsize": 9, "handletextpad": 0.5, "columnspacing": 1.4}
+    figure = ax.get_figure(root=True)
+    if figure is None or figure.get_layout_engine() is None:
+        ax.legend(handles, labels, loc="best", framealpha=0.85, **options)
+        return
+    # A distance in points clears tick labels and the axis label, however small the axes are.
+    below = ScaledTranslation(0, -38 / 72, figure.dpi_scale_trans)
+    ax.legend(
+        handles,
+        labels,
+        loc="upper center",
+        bbox_to_anchor=(0.5, 0.0),
+        bbox_transform=ax.transAxes + below,
+        borderaxespad=0.0,
+        frameon=False,
+        ncols=min(len(handles), _columns(ax, labels)),
+        **options,
+    )
+
+
+def _columns(ax: Axes, labels: list[str]) -> int:
+    """How many entries of a legend fit side by side."""
+    points = ax.get_window_extent().width / ax.figure.dpi * 72
+    widest = 45 + 5 * max(map(len, labels))
+    return max(1, int(points / widest))
+
+
+def tidy(ax: Axes) -> None:
+    """A light frame and grid, for curves."""
+    ax.spines[["top", "right"]].set_visible(False)
+    ax.grid(True, color="0.9", linewidth=0.8)
+    ax.set_axisbelow(True)

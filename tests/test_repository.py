@@ -1,0 +1,322 @@
+"""What holds for the repository as a whole: who imports whom, what the pages and examples promise.
+
+`surrogate` never imports `bbmmopt`; inside each package, a layer imports only the layers named.
+"""
+
+import ast
+import inspect
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import bbmmopt
+import surrogate
+
+ROOT = Path(__file__).resolve().parents[1]
+
+# --------------------------------------------------------------------------------------
+# Imports point one way. Keep this table next to the map of the house in README.md.
+# --------------------------------------------------------------------------------------
+
+# Small helpers that every layer of surrogate may import, and that import none of them.
+_TOOLS = {"surrogate.checks", "surrogate.threads", "surrogate.workspace"}
+
+# What describes a problem and its trials: everything else in bbmmopt may know these.
+_BASE = {"bbmmopt.pareto", "bbmmopt.problem", "bbmmopt.space", "bbmmopt.trial"}
+
+ALLOWED = {
+    "surrogate.checks": set(),
+    "surrogate.threads": set(),
+    "surrogate.workspace": set(),
+    "surrogate.tiles": {"surrogate.checks"},
+    "surrogate.operators": {"surrogate.tiles", *_TOOLS},
+    "surrogate.solvers": {"surrogate.operators", *_TOOLS},
+    "surrogate.kernels": {"surrogate.operators", "surrogate.tiles", *_TOOLS},
+    "surrogate.models": {
+        "surrogate.operators",
+        "surrogate.solvers",
+        "surrogate.kernels",
+        *_TOOLS,
+    },
+    "bbmmopt.space": set(),
+    "bbmmopt.trial": set(),
+    "bbmmopt.pareto": set(),
+    "bbmmopt.problem": {"bbmmopt.space", "bbmmopt.trial"},
+    "bbmmopt.explain": _BASE,
+    "bbmmopt.transforms": set(),
+    "bbmmopt.modelling": {"surrogate", "bbmmopt.transforms", *_BASE},
+    "bbmmopt.acquisition": {"bbmmopt.pareto"},
+    "bbmmopt.search": {"bbmmopt.space"},
+    "bbmmopt.storage": {"bbmmopt.problem", "bbmmopt.space", "bbmmopt.trial"},
+    "bbmmopt.strategies": {"bbmmopt.acquisition", "bbmmopt.modelling", "bbmmopt.search", *_BASE},
+    "bbmmopt.optimizer": {
+        "bbmmopt.explain",
+        "bbmmopt.modelling",
+        "bbmmopt.storage",
+        "bbmmopt.strategies",
+        *_BASE,
+    },
+    "bbmmopt.execution": {"bbmmopt.optimizer", "bbmmopt.storage", *_BASE},
+    "bbmmopt.plots": {"bbmmopt.modelling", "bbmmopt.acquisition", "bbmmopt.optimizer", *_BASE},
+    "bbmmopt.__main__": {"bbmmopt.cli"},
+    "bbmmopt.integrations": {"bbmmopt.optimizer", "bbmmopt.execution", *_BASE},
+}
+
+FREE = {"surrogate", "bbmmopt", "bbmmopt.cli"}  # the two __init__ files and the command line
+
+# Which files may import a library. What is not named here is not imported at all.
+_ANYWHERE = ("surrogate/", "bbmmopt/")
+LIBRARIES = {
+    "torch": _ANYWHERE,  # in bbmmopt not when a light module is imported: see LIGHT below
+    "numpy": _ANYWHERE,
+    "scipy": _ANYWHERE,
+    "sqlalchemy": ("bbmmopt/storage/",),
+    "matplotlib": ("bbmmopt/plots/", "bbmmopt/cli"),
+    "click": ("bbmmopt/cli",),
+    "rich": ("bbmmopt/cli", "bbmmopt/execution"),
+}
+
+# Describing a space, listing stored trials and starting the command line must not wait for these.
+HEAVY = ("torch", "matplotlib", "scipy")
+LIGHT = [
+    "bbmmopt",
+    "bbmmopt.space",
+    "bbmmopt.trial",
+    "bbmmopt.problem",
+    "bbmmopt.storage",
+    "bbmmopt.cli",
+    "bbmmopt.execution",
+]
+
+
+def imported_names(path: Path) -> set[str]:
+    """Dotted names that a file imports, wherever in the file the import stands."""
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            if node.level:
+                raise AssertionError(f"{path}:{node.lineno}: write the import out in full.")
+            names |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return names
+
+
+def layer_of(module: str) -> str:
+    """'surrogate.models.exact' -> 'surrogate.models'; a package's own names -> the package."""
+    layer = ".".join(module.split(".")[:2])
+    return layer if layer in ALLOWED or layer in FREE else module.split(".")[0]
+
+
+def sources(root: Path) -> list[Path]:
+    return [
+        path for name in ("surrogate", "bbmmopt") for path in sorted((root / name).rglob("*.py"))
+    ]
+
+
+def wrong_directions(root: Path) -> list[str]:
+    found = []
+    for path in sources(root):
+        relative = path.relative_to(root)
+        package = relative.parts[0]
+        module = ".".join(part for part in relative.with_suffix("").parts if part != "__init__")
+        layer = layer_of(module)
+        if layer == package != module:
+            found.append(f"{relative} has no entry in ALLOWED")
+            continue
+        if layer in FREE:
+            allowed = ALLOWED.keys() | FREE
+            if layer == "surrogate":
+                allowed = {name for name in allowed if name.startswith("surrogate")}
+        else:
+            allowed = ALLOWED[layer] | {layer}
+        for target in sorted(imported_names(path)):
+            ours = target.split(".")[0] in {"surrogate", "bbmmopt"}
+            if ours and layer_of(target) not in allowed:
+                found.append(f"{relative} ({layer}) imports {target}")
+    return found
+
+
+def stray_libraries(root: Path) -> list[str]:
+    found = []
+    for path in sources(root):
+        relative = path.relative_to(root).as_posix()
+        for library in sorted({name.split(".")[0] for name in imported_names(path)}):
+            if library in {"surrogate", "bbmmopt"} or library in sys.stdlib_module_names:
+                continue
+            if not relative.startswith(LIBRARIES.get(library, ("nowhere",))):
+                found.append(f"{relative} imports {library}")
+    return found
+
+
+def test_imports_point_one_way():
+    assert wrong_directions(ROOT) == []
+
+
+def test_each_library_is_imported_only_where_it_is_allowed():
+    assert stray_libraries(ROOT) == []
+
+
+@pytest.mark.parametrize(
+    ("file", "line", "is_violation"),
+    [
+        ("surrogate/models/exact.py", "from surrogate.kernels.base import Kernel", False),
+        ("surrogate/models/exact.py", "from surrogate.threads import one_thread", False),
+        ("surrogate/models/exact.py", "from bbmmopt.trial import Trial", True),
+        ("surrogate/kernels/base.py", "from surrogate.solvers.mbcg import mbcg", True),
+        ("surrogate/workspace.py", "from surrogate.models.exact import ExactGP", True),
+        ("surrogate/__init__.py", "import bbmmopt", True),
+        ("bbmmopt/modelling.py", "from surrogate import ExactGP, fit", False),
+        ("bbmmopt/problem.py", "from bbmmopt.space.checks import listing", False),
+        ("bbmmopt/space/parameters.py", "from bbmmopt.trial import Trial", True),
+        ("bbmmopt/acquisition/analytic.py", "from surrogate import ExactGP", True),
+        ("bbmmopt/search/gradient.py", "from bbmmopt.acquisition.analytic import LogEI", True),
+        ("surrogate/new_idea.py", "import torch", True),
+        ("bbmmopt/cli.py", "from bbmmopt.plots import plot_history", False),
+    ],
+)
+def test_the_rule_of_directions_itself(tmp_path, file, line, is_violation):
+    path = tmp_path / file
+    path.parent.mkdir(parents=True)
+    path.write_text(line + "\n")
+    assert bool(wrong_directions(tmp_path)) == is_violation
+
+
+@pytest.mark.parametrize(
+    ("file", "line", "is_violation"),
+    [
+        ("bbmmopt/storage/sql.py", "import json, sqlalchemy", False),
+        ("bbmmopt/optimizer.py", "from sqlalchemy import select", True),
+        ("bbmmopt/execution.py", "from rich.progress import Progress", False),
+        ("bbmmopt/execution.py", "def plot():\n    import matplotlib", True),
+        ("surrogate/models/fit.py", "from scipy.optimize import minimize", False),
+        ("surrogate/models/fit.py", "import gpytorch", True),
+    ],
+)
+def test_the_rule_of_libraries_itself(tmp_path, file, line, is_violation):
+    path = tmp_path / file
+    path.parent.mkdir(parents=True)
+    path.write_text(line + "\n")
+    assert bool(stray_libraries(tmp_path)) == is_violation
+
+
+# --------------------------------------------------------------------------------------
+# Programs of their own: imports, the README's blocks, the examples.
+# --------------------------------------------------------------------------------------
+
+
+def run(*arguments: str, cwd: Path) -> str:
+    """Run Python in a fresh process; return what it printed, or fail with what it said."""
+    done = subprocess.run(
+        [sys.executable, *arguments],
+        cwd=cwd,
+        env=os.environ | {"MPLBACKEND": "Agg", "PYTHONIOENCODING": "utf-8"},
+        capture_output=True,
+        encoding="utf-8",
+        timeout=600,
+        check=False,
+    )
+    assert done.returncode == 0, f"{arguments} ended with {done.returncode}:\n{done.stderr}"
+    return done.stdout
+
+
+@pytest.mark.parametrize("module", LIGHT)
+def test_a_light_module_loads_no_heavy_library(module, tmp_path):
+    heavy = HEAVY if module != "bbmmopt" else (*HEAVY, "sqlalchemy", "numpy", "rich", "click")
+    code = f"import sys, {module}; print(*sorted(set({heavy!r}) & set(sys.modules)))"
+    assert run("-c", code, cwd=tmp_path).split() == []
+
+
+def code_blocks(page: Path) -> list[str]:
+    """The ```python blocks of a Markdown page."""
+    return re.findall(r"^```python\n(.*?)^```$", page.read_text(), flags=re.DOTALL | re.MULTILINE)
+
+
+def test_the_code_of_the_readme_runs(tmp_path):
+    blocks = code_blocks(ROOT / "README.md")
+    assert blocks
+    for number, block in enumerate(blocks):
+        program = tmp_path / str(number) / "block.py"
+        program.parent.mkdir()
+        program.write_text(block)
+        run(program.name, cwd=program.parent)
+
+
+EXAMPLES = sorted(path.name for path in (ROOT / "examples").glob("*.py"))
+
+
+def test_there_are_examples():
+    assert "tune_svm_digits.py" in EXAMPLES
+
+
+@pytest.mark.parametrize("example", EXAMPLES)
+def test_example_runs(example, tmp_path):
+    # Every example takes --trials; with a dozen the model is fitted too, not only the start.
+    run(str(ROOT / "examples" / example), "--trials", "12", cwd=tmp_path)
+
+
+# --------------------------------------------------------------------------------------
+# What is written down.
+# --------------------------------------------------------------------------------------
+
+PUBLIC = [
+    (package, name)
+    for package in (surrogate, bbmmopt)
+    for name in package.__all__
+    if name != "__version__"
+]
+
+
+@pytest.mark.parametrize(
+    ("package", "name"), PUBLIC, ids=[f"{package.__name__}.{name}" for package, name in PUBLIC]
+)
+def test_every_public_name_has_a_docstring_of_its_own(package, name):
+    thing = getattr(package, name)
+    text = thing.__doc__ if inspect.isroutine(thing) else vars(thing).get("__doc__")
+    # A dataclass without a docstring is given its signature as one.
+    assert text and not text.startswith(f"{name}(")
+
+
+@pytest.mark.parametrize("package", [surrogate, bbmmopt], ids=["surrogate", "bbmmopt"])
+def test_dir_lists_every_public_name(package):
+    assert set(package.__all__) <= set(dir(package))
+
+
+def test_an_unknown_name_of_bbmmopt_is_an_attribute_error():
+    with pytest.raises(AttributeError, match="no attribute 'Optimiser'"):
+        bbmmopt.Optimiser  # noqa: B018
+
+
+# Written so that this file does not match itself.
+PRIVATE = re.compile(
+    r"(?<![\w.])/(?:work|root|home|Users|opt|tmp)/\w"
+    r"|\b(?:pypi|pythonhosted|anaconda|conda|download\.pytorch)\.(?:org|com)\b"
+    r"|--(?:extra-)?(?:index|find)-(?:url|links)\b"
+)
+
+
+def repository_files() -> list[Path]:
+    """Files that are tracked, or would be if all were added now."""
+    command = "git -c safe.directory=* ls-files -z --cached --others --exclude-standard"
+    listed = subprocess.run(command.split(), cwd=ROOT, capture_output=True, check=True).stdout
+    paths = [ROOT / name for name in listed.decode().split("\0") if name]
+    return [path for path in paths if path.is_file()]
+
+
+def test_no_file_names_a_path_of_one_machine_or_a_package_index():
+    found = []
+    for path in repository_files():
+        try:
+            text = path.read_text(encoding="utf-8")
+        except UnicodeDecodeError:
+            continue  # a picture
+        found += [
+            f"{path.relative_to(ROOT)}:{number}: {line.strip()[:80]}"
+            for number, line in enumerate(text.splitlines(), start=1)
+            if PRIVATE.search(line)
+        ]
+    assert found == []
