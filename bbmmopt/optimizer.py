@@ -162,11 +162,11 @@ class Optimizer:
             UnknownStudy: If there is no such file or study, naming the studies there are.
             StorageError: If the storage cannot be opened.
         """
-        is_path = not isinstance(storage, Storage) and "://" not in fspath(storage)
-        if is_path and not Path(fspath(storage)).expanduser().is_file():
+        path = "://" if isinstance(storage, Storage) else fspath(storage)
+        if "://" not in path and not Path(path).expanduser().is_file():
             raise UnknownStudy(
-                f"there is no file {fspath(storage)!r}. Give the path of a stored study, or start "
-                f"a new one with Optimizer(space, …, storage={fspath(storage)!r})."
+                f"there is no file {path!r}. Give the path of a stored study, or start a new one "
+                f"with Optimizer(space, …, storage={path!r})."
             )
         store = open_storage(storage)
         record = store.study(study)
@@ -353,6 +353,29 @@ class Optimizer:
         )
         with self._lock:
             return self._remember(self.storage.add_next(self.study, trial))
+
+    def take_over(self, trial: Trial, *, worker: str | None = None) -> Trial | None:
+        """Run a trial again whose worker is known to be gone: it is handed out to you now.
+
+        Args:
+            trial: A running trial, as `trials` showed it.
+            worker: Who will run it from now on.
+
+        Returns:
+            The trial; None if it has ended, or somebody else took it over first.
+
+        Raises:
+            UnknownTrial: If there is no such trial.
+        """
+        with self._lock:
+            taken = self.storage.reclaim(
+                self.study,
+                trial.number,
+                worker=worker,
+                previous_worker=trial.worker,
+                now=time.time(),
+            )
+            return None if taken is None else self._hand_out(taken)
 
     # ----------------------------------------------------------------------------- telling
 

@@ -25,8 +25,8 @@ def as_matrix(name: str, X: Tensor, columns: int | None = None) -> Tensor:
         )
     if columns is not None and X.shape[1] != columns:
         raise ValueError(
-            f"{name} must have {columns} column(s), one per input dimension of the kernel; "
-            f"got shape {tuple(X.shape)}."
+            f"{name} must have {columns} column(s), as the model does; got shape {tuple(X.shape)}. "
+            f"Pass the inputs the model was made for, or make the kernel with dims={X.shape[1]}."
         )
     check_finite(name, X)
     return X
@@ -38,7 +38,7 @@ def as_targets(name: str, y: Tensor, n: int) -> Tensor:
     if y.shape != (n,):
         raise ValueError(
             f"{name} must have one value per row of X: expected shape ({n},), "
-            f"got {tuple(y.shape)}."
+            f"got {tuple(y.shape)}. For a single column, pass {name}.squeeze(-1)."
         )
     check_finite(name, y)
     return y

@@ -11,7 +11,7 @@ import click
 import bbmmopt
 from bbmmopt.cli.errors import BAD_INPUT, NOTHING, Commands, Failure, bad_input, debug_option
 from bbmmopt.cli.opening import optimizer_of, stored, text_of, trials_of
-from bbmmopt.cli.output import print_json, print_trial, record
+from bbmmopt.cli.output import print_json, print_trial, print_trials, record
 from bbmmopt.cli.parsing import json_object, outcome_from, point_from, space_from
 from bbmmopt.explain import ACQUISITIONS, explain
 from bbmmopt.problem import Noise, Problem
@@ -20,6 +20,13 @@ from bbmmopt.trial import TrialState
 
 # So that -0.5 is a value and not an unknown option.
 _NEGATIVE_NUMBERS = {"ignore_unknown_options": True}
+
+# Each plot, and the options it takes.
+_PLOTS = {
+    "acquisition": ("x", "y", "fixed", "acquisition"),
+    "posterior": ("x", "y", "fixed"),
+    "history": (),
+}
 
 
 @click.group(cls=Commands, invoke_without_command=True)
@@ -47,10 +54,11 @@ def main(context: click.Context) -> None:
     Exit codes:
       0  done
       1  unexpected: a bug, or the reader of a pipe went away
-      2  bad input: a wrong option, parameter, value or trial number
+      2  bad input: a wrong option, parameter, value or trial number; no --study of several
       3  the storage cannot be opened, or holds no such study
       4  nothing to give: no complete trial yet, or every point was tried
       5  the trial was told before, with another outcome; the first is kept
+    130  interrupted by Ctrl-C
 
     \b
     Completion: eval "$(_BBMMOPT_COMPLETE=bash_source bbmmopt)"     # or zsh_source, fish_source
@@ -285,13 +293,13 @@ def trials(where: str, study: str | None, as_json: bool, state: tuple[str, ...])
             print_json(record(trial))
     elif wanted:
         best = problem.best_of(found) if len(problem.objectives) == 1 else None
-        printtrials(wanted, problem, best)
+        print_trials(wanted, problem, best)
     else:
         click.echo(f"Study {name!r} has no {'such ' * bool(found)}trials.", err=True)
 
 
 @main.command()
-@click.argument("kind", type=click.Choice(["acquisition", "posterior", "history"]))
+@click.argument("kind", metavar="|".join(_PLOTS), type=click.Choice(list(_PLOTS)))
 @_on_study
 @click.option(
     "-o",
@@ -325,32 +333,29 @@ def plot(
     \b
       bbmmopt plot acquisition study.db -x C -y gamma --fixed kernel=rbf -o surface.png
     """
-    axes: dict[str, Any] = {"x": x, "y": y, "fixed": fixed or None, "acquisition": acquisition}
-    takes = {"acquisition": list(axes), "posterior": ["x", "y", "fixed"], "history": []}[kind]
-    for name, value in axes.items():
-        if value is not None and name not in takes:
+    given: dict[str, Any] = {"x": x, "y": y, "fixed": fixed or None, "acquisition": acquisition}
+    for name, value in given.items():
+        if value is not None and name not in _PLOTS[kind]:
             option = f"-{name}" if len(name) == 1 else f"--{name}"
             raise click.UsageError(f"{option} does not go with {kind}.")
     with optimizer_of(where, study) as optimizer:
         from matplotlib.figure import Figure
 
+        from bbmmopt import plots
         from bbmmopt.optimizer import NoCompleteTrial
-        from bbmmopt.plots import plot_acquisition, plot_history, plot_posterior
 
-        draw = {"acquisition": plot_acquisition, "posterior": plot_posterior}.get(
-            kind, plot_history
-        )
         figure = Figure(figsize=(8, 5.5), layout="constrained")  # no pyplot: no display needed
         formats = figure.canvas.get_supported_filetypes()
         if Path(output).suffix.lower().removeprefix(".") not in formats:
+            listed = ", ".join(formats)
             raise Failure(
-                f"{output}: the name must end in a format of pictures: {', '.join(formats)}.",
-                BAD_INPUT,
+                f"{output}: the name must end in a format of pictures: {listed}.", BAD_INPUT
             )
         with bad_input():
-            axes["fixed"] = point_from(optimizer.space, fixed, "--fixed") or None
+            given["fixed"] = point_from(optimizer.space, fixed, "--fixed") or None
+            options = {name: given[name] for name in _PLOTS[kind]}
             try:
-                draw(optimizer, **{name: axes[name] for name in takes}, ax=figure.add_subplot())
+                getattr(plots, f"plot_{kind}")(optimizer, **options, ax=figure.add_subplot())
             except NoCompleteTrial as error:
                 raise Failure(str(error), NOTHING) from error
         try:

@@ -29,7 +29,7 @@ class Failure(click.ClickException):
     """
 
     def __init__(self, message: str, code: int) -> None:
-        super().__init__(re.sub(r"\s*\n\s*", " ", message.strip()))
+        super().__init__(message)
         self.code = code
 
 
@@ -65,10 +65,10 @@ class Commands(click.Group):
             sys.exit(130)  # 128 + SIGINT, as shells have it
         except click.UsageError as error:
             where = f" Try '{error.ctx.command_path} --help'." if error.ctx else ""
-            click.echo(f"Error: {error.format_message()}{where}", err=True)
+            click.echo(f"Error: {_one_line(error.format_message())}{where}", err=True)
             sys.exit(error.exit_code)
         except click.ClickException as error:
-            click.echo(f"Error: {error.format_message()}", err=True)
+            click.echo(f"Error: {_one_line(error.format_message())}", err=True)
             sys.exit(error.code if isinstance(error, Failure) else error.exit_code)
         sys.exit(code if isinstance(code, int) else 0)
 
@@ -113,4 +113,8 @@ def _failure(error: Exception) -> Failure:
 
 
 def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:
-    click.echo("Warning: " + re.sub(r"\s*\n\s*", " ", str(message)), err=True)
+    click.echo(f"Warning: {_one_line(str(message))}", err=True)
+
+
+def _one_line(text: str) -> str:
+    return re.sub(r"\s*\n\s*", " ", text.strip())

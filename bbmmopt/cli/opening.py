@@ -35,7 +35,7 @@ def _existing(where: str, study: str | None) -> Iterator[tuple[Storage, StudyRec
         if study is None and len(names) > 1:
             listed = ", ".join(names)
             raise Failure(f"{where} holds several studies, choose by --study: {listed}.", BAD_INPUT)
-        found = storage.study(study or names[0]) if names else None
+        found = storage.study(names[0] if study is None else study) if names else None
         if found is None:
             there = f"it holds: {', '.join(names)}" if names else "it holds none yet"
             which = "" if study is None else f" {study!r}"
@@ -61,6 +61,7 @@ def optimizer_of(where: str, study: str | None) -> Iterator[Optimizer]:
 
 
 def trials_of(storage: Storage, study: str) -> list[Trial]:
+    """All trials of a study, by number."""
     return sorted(storage.changes(study)[0], key=lambda trial: trial.number)
 
 

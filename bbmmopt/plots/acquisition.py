@@ -17,8 +17,8 @@ from bbmmopt.acquisition import (
     UpperConfidenceBound,
 )
 from bbmmopt.modelling import one_thread
-from bbmmopt.optimizer import Optimizer
-from bbmmopt.plots.marks import by_kind, draw_marks
+from bbmmopt.optimizer import Optimizer, SpaceExhausted
+from bbmmopt.plots.marks import by_kind, draw_marks, hidden_note
 from bbmmopt.plots.slices import Slice, in_chunks, make_slice, need_complete
 from bbmmopt.plots.style import axes_or_new, check_axes, place_legend, scatter, title
 from bbmmopt.plots.surface import Range, draw_curve, draw_surface
@@ -30,9 +30,10 @@ _WORDS: dict[type[Acquisition], str] = {
     UpperConfidenceBound: "upper confidence bound",
     PosteriorMean: "posterior mean",
 }
-# A log acquisition falls by hundreds near a trial; e^-10 of the largest is as good as nothing.
+# A log acquisition falls by hundreds near trials. The lowest quarter of a surface may be cut off,
+# and more of a curve, but nothing within e^-12 of the largest value.
 _LOGS = (LogExpectedImprovement, LogProbabilityOfImprovement)
-_CUT = 0.3  # the share of the slice with the lowest values, which gets one colour
+_CUT_SURFACE, _CUT_CURVE, _KEPT = 0.25, 0.4, 12.0
 
 
 def plot_acquisition(
@@ -82,15 +83,16 @@ def plot_acquisition(
 
     ax = axes_or_new(ax)
     words = _WORDS.get(type(function), type(function).__name__)
-    cut = _CUT if isinstance(function, _LOGS) else 0.0
+    floor = -np.inf
+    if isinstance(function, _LOGS):
+        share = _CUT_CURVE if where.y is None else _CUT_SURFACE
+        floor = min(float(np.quantile(values, share)), float(values.max()) - _KEPT)
+    limits = Range.of(values, low=floor)
     if where.y is None:
-        limits = Range.of(values, cut_low=cut / 3)
         _draw_curve(ax, where, values, limits, words)
     else:
-        limits = Range.of(values, cut_low=cut)
-        below = f"; below {limits.low:.3g}, one colour" if "min" in limits.extend else ""
-        draw_surface(ax, where, values, limits, cmap="viridis", label=words + below)
-    note = draw_marks(ax, where, kinds)
+        draw_surface(ax, where, values, limits, cmap="viridis", label=words)
+    hidden = draw_marks(ax, where, kinds)
     if following is not None:
         _draw_next(ax, where, values, function, following)
     count = len(kinds["observed"])
@@ -98,7 +100,7 @@ def plot_acquisition(
         ax,
         f"{words[0].upper()}{words[1:]} after {count} trial{'s' * (count != 1)}",
         held=where.held,
-        note=note,
+        note=hidden_note(where, hidden),
     )
     if legend:
         place_legend(ax)
@@ -114,8 +116,6 @@ def _evaluate(function: Acquisition, X: np.ndarray) -> np.ndarray:
 
 def _next(optimizer: Optimizer, acquisition: str | None) -> Trial | None:
     """What `ask` would suggest; None if there is no point left."""
-    from bbmmopt.optimizer import SpaceExhausted
-
     try:
         return optimizer.preview(acquisition=acquisition)
     except SpaceExhausted:
@@ -126,7 +126,7 @@ def _draw_curve(ax: Axes, where: Slice, values: np.ndarray, limits: Range, words
     # Room above for the star, below for the marks on the edge.
     height = limits.high - limits.low
     bottom = limits.low - 0.14 * height
-    cut = f" (cut off below {limits.low:.3g})" if limits.extend == "min" else ""
+    cut = f"\n(cut off below {limits.low:.3g})" if limits.extend == "min" else ""
     draw_curve(ax, where, values, bottom=bottom, label=words + cut)
     ax.set_ylim(bottom, limits.high + 0.1 * height)
 
@@ -141,13 +141,12 @@ def _draw_next(
         at = np.unravel_index(int(values.argmax()), where.shape)
         point = [axis.values[i] for axis, i in zip(where.axes, reversed(at), strict=True)]
         height = [] if where.y is not None else [values.max()]
-        scatter(ax, "largest here", *point, *height, "largest here")
+        scatter(ax, "largest here", [*point, *height], "largest here")
     if not where.shows(following.params):
         return
     label = "next (of the start)" if at_start else "next"
-    label += "" if on_slice else ", off this slice"
     point = [axis.coordinate(following.params[axis.name]) for axis in where.axes]
     if where.y is None:
         point.append(float(_evaluate(function, where.row_at(following.params)[None])[0]))
         ax.axvline(point[0], color="0.6", linewidth=1.0, linestyle=":", zorder=1)
-    scatter(ax, "next", *point, label, faint=not on_slice)
+    scatter(ax, "next", point, label, faint=not on_slice)

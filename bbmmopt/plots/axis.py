@@ -17,7 +17,7 @@ from matplotlib.ticker import (
     StrMethodFormatter,
 )
 
-from bbmmopt.plots.style import plain, short
+from bbmmopt.plots.style import plain, short, width
 from bbmmopt.space import Integer, Real, Space
 from bbmmopt.space.parameters import Parameter
 
@@ -92,9 +92,11 @@ class Axis:
         axis = ax.xaxis if side == "x" else ax.yaxis
         if self.labels is not None:
             every = math.ceil(len(self.labels) / (24 if side == "y" else _TICKS))
-            texts = [plain(short(label)) for label in self.labels]
+            room = width(ax) / 6.5 * every / len(self.labels)  # characters
+            most = 24 if side == "y" else min(24, max(3, int(room)))
+            texts = [plain(short(label, most)) for label in self.labels]
             axis.set_ticks(np.arange(len(texts))[::every], texts[::every])
-            axis.set_tick_params(length=0)
+            axis.set_tick_params(length=0, pad=8)
         elif self.cells and len(self.values) <= _TICKS:
             axis.set_major_locator(FixedLocator(self.values.tolist()))
             axis.set_major_formatter(StrMethodFormatter("{x:.0f}"))

@@ -159,7 +159,16 @@ def _draw_values(
         (~is_feasible & ~beyond, "infeasible", True),
     ):
         if part.any():
-            scatter(ax, "observed", numbers[part], heights[part], label, faint=faint)
+            ax.scatter(
+                numbers[part],
+                heights[part],
+                s=34,
+                c="white",
+                edgecolors=BLACK,
+                alpha=0.4 if faint else 1.0,
+                zorder=4,
+                label=label,
+            )
     scale = np.log(heights) if is_log else heights
     low, high = scale[~beyond].min(), scale[~beyond].max()
     span = (high - low) or 0.1 * abs(low) or 1.0
@@ -171,12 +180,12 @@ def _draw_values(
 
 
 def _far_worse(heights: np.ndarray, good_is_low: bool) -> np.ndarray:
-    """Which values are so bad that the others would be squeezed: a tenth of them at most."""
+    """Which values are so bad that the others would be squeezed: a fifth of them at most."""
     if len(heights) < 8:
         return np.zeros(len(heights), dtype=bool)
     cost = heights if good_is_low else -heights
-    lower, upper, most = np.quantile(cost, [0.25, 0.75, 0.9])
-    return cost > max(upper + 3 * (upper - lower), most)
+    lower, upper, most = np.quantile(cost, [0.25, 0.75, 0.8])
+    return cost > max(upper + 1.5 * (upper - lower), most)
 
 
 def _draw_edge(ax: Axes, numbers: Sequence[int], beyond: np.ndarray, good_is_low: bool) -> None:
@@ -219,7 +228,7 @@ def _draw_best(
         zorder=3,
     )
     k = int(heights.argmin() if good_is_low else heights.argmax())
-    scatter(ax, "best", numbers[k], heights[k], "best")
+    scatter(ax, "best", [numbers[k], heights[k]], "best")
     right = numbers[k] > 0.6 * last
     ax.annotate(
         f"{short(float(values[k]))} (trial {numbers[k]})",
@@ -230,7 +239,6 @@ def _draw_best(
         va="top" if good_is_low else "bottom",
         fontsize=9.5,
         fontweight="bold",
-        color=BLACK,
         zorder=5,
     )
 
@@ -238,7 +246,7 @@ def _draw_best(
 def _dress(ax: Axes, trials: Sequence[Trial], objective: Objective, optimum: float | None) -> None:
     last = trials[-1].number
     ax.set_xlim(-0.5 - 0.01 * last, last + 0.5 + 0.02 * last)
-    ax.xaxis.set_major_locator(MaxNLocator("auto", integer=True))
+    ax.xaxis.set_major_locator(MaxNLocator("auto", integer=True, min_n_ticks=1))
     ax.set_xlabel("trial")
     words = f"{objective.name} ({objective.direction}d)"
     if optimum is not None:
@@ -249,4 +257,5 @@ def _dress(ax: Axes, trials: Sequence[Trial], objective: Objective, optimum: flo
         for state in (TrialState.COMPLETE, TrialState.FAILED, TrialState.RUNNING)
     }
     parts = [f"{count} {state}" for state, count in counts.items() if count]
-    title(ax, f"{len(trials)} trials", note=", ".join(parts))
+    heading = f"{objective.name} over {len(trials)} trial{'s' * (len(trials) != 1)}"
+    title(ax, plain(heading), note=", ".join(parts) if len(parts) > 1 else "")

@@ -34,45 +34,48 @@ def draw_marks(
     where: Slice,
     kinds: Mapping[str, Sequence[Trial]],
     height: Callable[[Trial], float] | None = None,
-) -> str:
+) -> list[Trial]:
     """Mark trials: those off the slice fainter, as they are only projected onto it.
 
     Args:
         ax: Where to draw.
         where: The slice shown there.
         kinds: {kind: trials}.
-        height: On a curve, how high to put a trial; left out, all stand on the lower edge.
+        height: On a curve, how high to put a trial, if that is in view; left out, all stand on
+            the lower edge.
 
     Returns:
-        What could not be marked, in words; "" if nothing.
+        Those that have no place in the picture.
     """
-    hidden = 0
+    hidden: list[Trial] = []
+    low, high = ax.get_ylim()
     for kind, trials in kinds.items():
-        shown = [trial for trial in trials if where.shows(trial.params)]
-        hidden += len(trials) - len(shown)
-        on = [where.contains(trial.params) for trial in shown]
+        shown = [
+            trial
+            for trial in trials
+            if where.shows(trial.params) and (height is None or low <= height(trial) <= high)
+        ]
+        hidden += [trial for trial in trials if trial not in shown]
         for faint in (True, False):
-            part = [trial for trial, is_on in zip(shown, on, strict=True) if is_on != faint]
+            part = [trial for trial in shown if where.contains(trial.params) != faint]
             if not part:
                 continue
-            label = f"{kind}, off this slice" if faint else kind
-            if where.y is not None:
-                scatter(ax, kind, *where.place(part), label, faint=faint)
-            elif height is not None:
-                heights = np.array([height(trial) for trial in part])
-                scatter(ax, kind, where.place(part)[0], heights, label, faint=faint)
-            else:
-                scatter(
-                    ax,
-                    kind,
-                    where.place(part)[0],
-                    np.full(len(part), _EDGE),
-                    label,
-                    faint=faint,
-                    transform=ax.get_xaxis_transform(),
-                    clip_on=False,
-                )
-    if not hidden:
-        return ""
-    names = " or ".join(axis.name for axis in where.axes)
-    return f"not shown: {hidden} trial{'s' * (hidden > 1)} without {names}"
+            coordinates = where.place(part)
+            options = {}
+            if where.y is None and height is not None:
+                coordinates.append(np.array([height(trial) for trial in part]))
+            elif where.y is None:
+                coordinates.append(np.full(len(part), _EDGE))
+                options["transform"] = ax.get_xaxis_transform()
+            scatter(ax, kind, coordinates, kind, faint=faint, **options)
+    return hidden
+
+
+def hidden_note(where: Slice, hidden: Sequence[Trial]) -> str:
+    """How many trials are not shown, and why; "" if all are."""
+    missing = [[a.name for a in where.axes if a.name not in t.params] for t in hidden]
+    names = [axis.name for axis in where.axes if any(axis.name in names for names in missing)]
+    without = sum(map(bool, missing))
+    parts = [f"{without} without {' or '.join(names)}"] * bool(without)
+    parts += [f"{len(hidden) - without} out of view"] * (len(hidden) > without)
+    return f"not shown: {', '.join(parts)}" if parts else ""

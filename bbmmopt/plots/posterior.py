@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
 import numpy as np
+import torch
 from matplotlib.axes import Axes
 
 from bbmmopt.modelling import Belief, one_thread
 from bbmmopt.optimizer import Optimizer
-from bbmmopt.plots.marks import by_kind, draw_marks
+from bbmmopt.plots.marks import by_kind, draw_marks, hidden_note
 from bbmmopt.plots.slices import Slice, in_chunks, make_slice, need_complete
 from bbmmopt.plots.style import (
+    BANDS,
     BLACK,
     BLUE,
     axes_or_new,
@@ -42,14 +45,15 @@ def plot_posterior(
 ) -> Axes:
     """Draw what the model expects, over one parameter (with error bands) or two (a surface).
 
-    In the user's units and sign. The bands are one and two standard deviations of the objective
-    itself, noise of a measurement not included; where the targets are normal they hold 68 and
-    95 %. Trials that lie off the slice are drawn fainter.
+    In the user's units and sign: the median, which is the mean where the targets are not warped,
+    and the bands that hold the objective itself, noise of a measurement not included, with 68 and
+    95 % probability (one and two standard deviations). Trials off the slice are drawn fainter.
 
     Args:
         optimizer: The run; at least one trial is complete.
         x, y, fixed: What to draw and what to hold: as in `plot_acquisition`.
-        quantity: "mean"; or "std", how uncertain the model is.
+        quantity: "mean": what is expected, with bands on a curve. "std": how uncertain that is, as
+            half the width of the 68 % band.
         ax: Where to draw; a new figure if left out.
         legend: Whether to explain the marks.
 
@@ -67,94 +71,158 @@ def plot_posterior(
     belief = optimizer.belief()
     need_complete(optimizer, trials, "plot_posterior")
     where = make_slice(optimizer, belief.lengthscales.numpy(), x, y, fixed, trials)
-    mean, std = _predict(optimizer, belief, where)
+    bands = _bands(optimizer, belief, where)
+    objective = optimizer.problem.objectives[0]
 
     ax = axes_or_new(ax)
-    objective = optimizer.problem.objectives[0]
     kinds = by_kind(trials)
     best = optimizer.problem.best_of(trials)
     if best is not None:
         kinds["observed"].remove(best)
         kinds["best"] = [best]
-    label = f"expected {objective.name}" if quantity == "mean" else f"std of {objective.name}"
-    note = ""
+    hidden: list[Trial] = []
     if where.y is None and quantity == "mean":
-        _draw_bands(ax, where, mean, std)
-        ax.set_ylabel(plain(objective.name))
         valued = {kind: kinds.pop(kind) for kind in ("observed", "best") if kind in kinds}
-        _draw_errors(ax, where, objective.name, valued)
-        note = draw_marks(ax, where, valued, lambda trial: (trial.values or {})[objective.name])
+        _draw_bands(ax, where, bands, objective.name, valued)
+        hidden += draw_marks(ax, where, valued, lambda t: (t.values or {})[objective.name])
     elif where.y is None:
-        draw_curve(ax, where, std, bottom=0.0, label=label)
-        ax.set_ylim(-0.1 * std.max(), 1.1 * std.max())
+        most = min(bands.half_width.max(), bands.observed)
+        draw_curve(ax, where, bands.half_width, bottom=0.0, label=_half(objective.name))
+        ax.set_ylim(-0.12 * most, 1.1 * most)
     elif quantity == "mean":
-        good_is_low = objective.direction == "minimize"
-        side = "cut_high" if good_is_low else "cut_low"
-        limits = _long_tail(mean, side)
         # Bright is good in both directions.
-        cmap = "cividis_r" if good_is_low else "cividis"
-        draw_surface(ax, where, mean, limits, cmap=cmap, label=label)
+        cmap = "cividis_r" if objective.direction == "minimize" else "cividis"
+        limits = _limits(bands, good_is_low=objective.direction == "minimize")
+        draw_surface(ax, where, bands.middle, limits, cmap=cmap, label=objective.name)
     else:
-        draw_surface(ax, where, std, Range.of(std), cmap="magma", label=label)
-    notes = [note, draw_marks(ax, where, kinds)]
+        limits = Range.of(bands.half_width, high=bands.observed)
+        draw_surface(ax, where, bands.half_width, limits, cmap="magma", label=_half(objective.name))
+    hidden += draw_marks(ax, where, kinds)
+    what = "Posterior" if quantity == "mean" else "Uncertainty"
     count = len(belief.data.y)
-    what = "Posterior" if quantity == "mean" else "Posterior standard deviation"
     title(
         ax,
         plain(f"{what} of {objective.name} after {count} trial{'s' * (count != 1)}"),
         held=where.held,
-        note="; ".join(filter(None, notes)),
+        note=hidden_note(where, hidden),
     )
     if legend:
         place_legend(ax)
     return ax
 
 
-def _predict(optimizer: Optimizer, belief: Belief, where: Slice) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and standard deviation over the slice, in the user's sign, each of its shape."""
-    with one_thread():
-        parts = in_chunks(belief.predict, where.rows())
-    mean, std = (np.concatenate(part).reshape(where.shape) for part in zip(*parts, strict=True))
-    return optimizer.problem.from_model([mean])[optimizer.problem.names[0]], std
+@dataclass(frozen=True)
+class _Bands:
+    """Quantiles of the belief over a slice, in the user's units and sign, each of its shape.
+
+    Attributes:
+        middle: The median.
+        inner: Ends of the 68 % band, the lower one first.
+        outer: Ends of the 95 % band.
+        least, most: The smallest and the largest value observed.
+    """
+
+    middle: np.ndarray
+    inner: tuple[np.ndarray, np.ndarray]
+    outer: tuple[np.ndarray, np.ndarray]
+    least: float
+    most: float
+
+    @property
+    def half_width(self) -> np.ndarray:
+        """Half of the 68 % band: the standard deviation of a normal distribution."""
+        return 0.5 * (self.inner[1] - self.inner[0])
+
+    @property
+    def observed(self) -> float:
+        """How far the observed values spread; at least a little."""
+        return (self.most - self.least) or max(1e-3 * abs(self.most), 1e-300)
 
 
-def _long_tail(values: np.ndarray, side: Literal["cut_low", "cut_high"]) -> Range:
-    """All values; less the worst if those take more than half of the scale."""
-    whole, cut = Range.of(values), Range.of(values, **{side: _CUT})
+def _bands(optimizer: Optimizer, belief: Belief, where: Slice) -> _Bands:
+    """Mean ± 0, 1, 2 std in model units, taken to the user's units.
+
+    Not `belief.predict`: where the model warps its targets, a long tail of what is possible makes
+    the mean and the standard deviation in user's units useless, or infinite. Quantiles go through
+    any monotone map unharmed, and are mean ± k std where nothing is warped.
+    """
+    with torch.no_grad(), one_thread():
+        parts = in_chunks(lambda X: belief.posterior.marginals(torch.from_numpy(X)), where.rows())
+    mean, std = (torch.cat(part).numpy().reshape(where.shape) for part in zip(*parts, strict=True))
+    problem = optimizer.problem
+
+    def in_user_units(z: np.ndarray) -> np.ndarray:
+        return problem.from_model([belief.transform.inverse(z)])[problem.names[0]]
+
+    def ends(k: int) -> tuple[np.ndarray, np.ndarray]:
+        low, high = in_user_units(mean - k * std), in_user_units(mean + k * std)
+        return np.minimum(low, high), np.maximum(low, high)
+
+    values = problem.from_model([belief.data.y])[problem.names[0]]
+    return _Bands(in_user_units(mean), ends(1), ends(2), float(values.min()), float(values.max()))
+
+
+def _half(name: str) -> str:
+    return f"half of the 68 % band of {name}"
+
+
+def _limits(bands: _Bands, *, good_is_low: bool) -> Range:
+    """The colours of a surface: without the worst tenth, if that takes more than half of them."""
+    low, high = bands.least - bands.observed, bands.most + bands.observed
+    whole = Range.of(bands.middle, low=low, high=high)
+    if good_is_low:
+        cut = Range.of(bands.middle, low=low, high=min(high, np.quantile(bands.middle, 1 - _CUT)))
+    else:
+        cut = Range.of(bands.middle, low=max(low, np.quantile(bands.middle, _CUT)), high=high)
     return cut if cut.high - cut.low < 0.5 * (whole.high - whole.low) else whole
 
 
-def _draw_bands(ax: Axes, where: Slice, mean: np.ndarray, std: np.ndarray) -> None:
-    """The mean with one and two standard deviations; whiskers over categories."""
+def _draw_bands(
+    ax: Axes, where: Slice, bands: _Bands, name: str, kinds: Mapping[str, Sequence[Trial]]
+) -> None:
+    """The median within its bands, whiskers over categories; and errors that were told."""
     tidy(ax)
-    x = where.x.values
+    ax.set_ylim(*_view(where, bands, name, [t for group in kinds.values() for t in group]))
+    ax.set_ylabel(plain(name))
+    x, middle = where.x.values, bands.middle
+    for (lower, upper), colour, width, label in (
+        (bands.outer, BANDS[0], 0.18, "95 % band"),
+        (bands.inner, BANDS[1], 0.36, "68 % band"),
+    ):
+        if where.x.categorical:
+            ax.bar(x, upper - lower, bottom=lower, color=colour, width=width, label=label)
+        else:
+            ax.fill_between(x, lower, upper, color=colour, linewidth=0, label=label)
     if where.x.categorical:
         ax.grid(False, axis="x")
-        for k, width in ((2, 6.0), (1, 14.0)):
-            ax.vlines(
-                x,
-                mean - k * std,
-                mean + k * std,
-                color=BLUE,
-                alpha=0.25,
-                linewidth=width,
-                label=f"± {k} std",
-            )
-        ax.scatter(x, mean, marker="_", s=500, color=BLUE, linewidths=2, label="mean", zorder=3)
+        ax.hlines(middle, x - 0.25, x + 0.25, color=BLUE, linewidth=2, label="median")
     else:
-        for k in (2, 1):
-            ax.fill_between(
-                x,
-                mean - k * std,
-                mean + k * std,
-                color=BLUE,
-                alpha=0.18,
-                linewidth=0,
-                label=f"± {k} std",
-            )
         dots = {"marker": "o", "markersize": 3} if where.x.cells else {}
-        ax.plot(x, mean, color=BLUE, linewidth=1.8, label="mean", **dots)
+        ax.plot(x, middle, color=BLUE, linewidth=1.8, label="median", **dots)
+    _draw_errors(ax, where, name, kinds)
     where.x.dress(ax, "x")
+
+
+def _view(where: Slice, bands: _Bands, name: str, trials: Sequence[Trial]) -> tuple[float, float]:
+    """Limits that show the median and the trials on the slice whole, and other things in part.
+
+    A band may reach to infinity, and most trials may lie far off the slice: room is made for them
+    as far as that leaves the curve visible.
+    """
+    shown = [trial for trial in trials if where.shows(trial.params)]
+    on = [(t.values or {})[name] for t in shown if where.contains(t.params)]
+    everything = [(t.values or {})[name] for t in shown]
+    low, high = min([bands.middle.min(), *on]), max([bands.middle.max(), *on])
+    otherwise = float(np.median(bands.outer[1] - bands.outer[0]))  # where nothing varies
+    for lowest, highest, share in (
+        (bands.outer[0].min(), bands.outer[1].max(), 0.7),
+        (min(everything, default=low), max(everything, default=high), 0.5),
+    ):
+        span = (high - low) or otherwise
+        low = min(low, max(lowest, low - share * span))
+        high = max(high, min(highest, high + share * span))
+    pad = 0.06 * ((high - low) or otherwise)
+    return float(low - 2 * pad), float(high + pad)  # below, room for marks on the edge
 
 
 def _draw_errors(ax: Axes, where: Slice, name: str, kinds: Mapping[str, Sequence[Trial]]) -> None:

@@ -62,8 +62,11 @@ class Slice:
         return self.space.snap(row)
 
     def shows(self, params: Mapping[str, Any]) -> bool:
-        """Whether the point has an x and a y: in a conditional space not all have."""
-        return all(axis.name in params for axis in self.axes)
+        """Whether a point has its place: an x and a y, which not all have, within the bounds."""
+        return all(
+            axis.name in params and 0 <= axis.parameter.to_unit(params[axis.name]) <= 1
+            for axis in self.axes
+        )
 
     def contains(self, params: Mapping[str, Any]) -> bool:
         """Whether a point lies on the slice: all that is held, and matters, has its value there."""
@@ -124,7 +127,7 @@ def make_slice(
     through = [t.params[drawn[0]] for t in trials if drawn[0] in t.params and len(drawn) == 1]
     axes = [make_axis(space, name, points, through) for name in drawn]
     place = Slice(space, axes[0], axes[1] if len(axes) > 1 else None, {}, base.clip(0.0, 1.0))
-    active = space.active(place.rows()).any(0)  # (d,)
+    active = np.any(space.active(place.rows()), axis=0).tolist()  # (d,)
     for name in (*drawn, *fixed):
         if not active[space.names.index(name)]:
             raise ValueError(
@@ -132,7 +135,9 @@ def make_slice(
             )
     held = {
         name: value
-        for name, value, on, column in zip(space.names, values.values(), active, space.columns)
+        for name, value, on, column in zip(
+            space.names, values.values(), active, space.columns, strict=True
+        )
         if on and name not in drawn and column.kind != "fixed"
     }
     return Slice(space, place.x, place.y, held, place.base)

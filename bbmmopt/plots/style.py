@@ -7,17 +7,20 @@ and cividis, which the colour-blind can tell apart too; marks differ in shape as
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import matplotlib.pyplot as plt
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
-from matplotlib.transforms import ScaledTranslation
+from matplotlib.collections import PathCollection
+from matplotlib.lines import Line2D
+from matplotlib.transforms import Bbox, ScaledTranslation, TransformedBbox
 
-BLACK, GREY = "#1a1a1a", "#666666"
-ORANGE, SKY, GREEN, BLUE = "#E69F00", "#56B4E9", "#009E73", "#0072B2"
-VERMILION, PURPLE = "#D55E00", "#CC79A7"
+BLACK, BLUE, SKY = "#1a1a1a", "#0072B2", "#56B4E9"
+ORANGE, VERMILION = "#E69F00", "#D55E00"
+BANDS = "#D6E7F3", "#A5CBE5"  # of 95 and 68 %; opaque, so that the legend shows what is seen
 
 _MOST_LINES = 3  # of held values under a title
 
@@ -42,7 +45,7 @@ class Mark:
 
 MARKS = {
     "observed": Mark("o", 34, "white", BLACK, 4.0),
-    "failed": Mark("X", 60, BLACK, "white", 4.1),
+    "failed": Mark("X", 72, BLACK, "white", 4.1),
     "pending": Mark("^", 62, ORANGE, BLACK, 4.2),
     "best": Mark("D", 58, SKY, BLACK, 4.3),
     "largest here": Mark("P", 80, "white", BLACK, 4.4),
@@ -50,10 +53,39 @@ MARKS = {
 }
 
 
-def scatter(ax: Axes, kind: str, x: Any, y: Any, label: str, *, faint: bool = False, **kw: Any):
-    """Draw points of one kind. Faint ones are small and half transparent."""
+# Legends list what they explain in this order.
+_ORDER = (
+    *("95 % band", "68 % band", "median", "space-filling start", "value", "infeasible"),
+    *("beyond the scale", "observed", "failed", "pending", "best so far", "best"),
+    *("largest here", "next"),
+)
+
+# How the labels of faint marks begin; matplotlib's own legend leaves out what begins with "_".
+OFF_SLICE = "_off this slice: "
+
+
+def scatter(
+    ax: Axes,
+    kind: str,
+    coordinates: Sequence[Any],
+    label: str,
+    *,
+    faint: bool = False,
+    **options: Any,
+) -> PathCollection:
+    """Draw points of one kind.
+
+    Args:
+        ax: Where to draw.
+        kind: One of MARKS.
+        coordinates: x and y, each a number or an array.
+        label: For the legend.
+        faint: Small and half transparent, for points that lie off the slice.
+        options: For `Axes.scatter`.
+    """
     mark = MARKS[kind]
-    return ax.scatter(
+    x, y = coordinates
+    drawn = ax.scatter(
         x,
         y,
         s=mark.size * (0.45 if faint else 1.0),
@@ -63,9 +95,13 @@ def scatter(ax: Axes, kind: str, x: Any, y: Any, label: str, *, faint: bool = Fa
         linewidths=1.0,
         alpha=0.45 if faint else 1.0,
         zorder=mark.layer - (1 if faint else 0),
-        label=label,
-        **kw,
+        label=OFF_SLICE + label if faint else label,
+        gid=kind,
+        **options,
     )
+    # Points on the frame are shown whole.
+    drawn.set_clip_box(TransformedBbox(Bbox.from_extents(-0.03, -0.04, 1.03, 1.04), ax.transAxes))
+    return drawn
 
 
 def axes_or_new(ax: Axes | None) -> Axes:
@@ -89,12 +125,17 @@ def plain(text: object) -> str:
     return str(text).replace("$", r"\$")
 
 
-def short(value: Any) -> str:
+def short(value: Any, most: int = 24) -> str:
     """A value in few characters."""
     if isinstance(value, float):
         return f"{value:.4g}"
     text = str(value)
-    return text if len(text) <= 24 else f"{text[:23]}…"
+    return text if len(text) <= most else f"{text[: most - 1]}…"
+
+
+def width(ax: Axes) -> float:
+    """Width of the axes in points, before a layout engine has moved anything."""
+    return ax.get_window_extent().width / ax.figure.dpi * 72
 
 
 def title(ax: Axes, text: str, *, held: Mapping[str, Any] | None = None, note: str = "") -> None:
@@ -114,7 +155,7 @@ def title(ax: Axes, text: str, *, held: Mapping[str, Any] | None = None, note: s
             ha="center",
             va="bottom",
             fontsize=size,
-            color=GREY,
+            alpha=0.65,
             linespacing=leading / size / 1.16,
             annotation_clip=False,
         )
@@ -125,10 +166,9 @@ def _held_lines(ax: Axes, held: Mapping[str, Any]) -> list[str]:
     if not held:
         return []
     parts = [f"{short(name)} = {short(value)}" for name, value in held.items()]
-    points = ax.get_window_extent().width / ax.figure.dpi * 72
     # Blanks within a part become no-break spaces: lines break between parts only.
     text = "held: " + ", ".join(part.replace(" ", "\N{NO-BREAK SPACE}") for part in parts)
-    lines = textwrap.wrap(text, max(30, int(points / 5)), break_long_words=False)
+    lines = textwrap.wrap(text, max(30, int(width(ax) / 5)), break_long_words=False)
     if len(lines) > _MOST_LINES:
         shown = ", ".join(lines[:_MOST_LINES]).count("=")
         lines = [
@@ -143,34 +183,67 @@ def place_legend(ax: Axes) -> None:
 
     Without a layout engine nobody makes room for it there: then it goes inside.
     """
-    handles, labels = ax.get_legend_handles_labels()
-    if not handles:
+    entries = _entries(ax)
+    if not entries:
         return
     options: dict[str, Any] = {"fontsize": 9, "handletextpad": 0.5, "columnspacing": 1.4}
     figure = ax.get_figure(root=True)
     if figure is None or figure.get_layout_engine() is None:
-        ax.legend(handles, labels, loc="best", framealpha=0.85, **options)
+        ax.legend(entries.values(), entries.keys(), loc="best", framealpha=0.85, **options)
         return
     # A distance in points clears tick labels and the axis label, however small the axes are.
     below = ScaledTranslation(0, -38 / 72, figure.dpi_scale_trans)
     ax.legend(
-        handles,
-        labels,
+        entries.values(),
+        entries.keys(),
         loc="upper center",
         bbox_to_anchor=(0.5, 0.0),
         bbox_transform=ax.transAxes + below,
         borderaxespad=0.0,
         frameon=False,
-        ncols=min(len(handles), _columns(ax, labels)),
+        ncols=_columns(ax, list(entries)),
         **options,
     )
 
 
+def _entries(ax: Axes) -> dict[str, Artist]:
+    """{label: handle}, each label once; faint marks are explained by one entry for all."""
+    handles, labels = ax.get_legend_handles_labels()
+    entries: dict[str, Artist] = dict(zip(labels, handles, strict=True))
+    faint = [c for c in ax.collections if str(c.get_label()).startswith(OFF_SLICE)]
+    for drawn in faint:
+        label = str(drawn.get_label()).removeprefix(OFF_SLICE)
+        entries.setdefault(label, _handle(MARKS[drawn.get_gid() or "observed"]))
+    entries = dict(sorted(entries.items(), key=lambda entry: _rank(entry[0])))
+    if faint:
+        entries["fainter: off this slice"] = _handle(MARKS["observed"], faint=True)
+    return entries
+
+
+def _rank(label: str) -> int:
+    return next((i for i, word in enumerate(_ORDER) if label.startswith(word)), len(_ORDER))
+
+
+def _handle(mark: Mark, *, faint: bool = False) -> Line2D:
+    return Line2D(
+        [],
+        [],
+        linestyle="",
+        marker=mark.marker,
+        markersize=(mark.size * (0.45 if faint else 1.0)) ** 0.5,
+        markerfacecolor=mark.face,
+        markeredgecolor=mark.edge,
+        alpha=0.45 if faint else 1.0,
+    )
+
+
 def _columns(ax: Axes, labels: list[str]) -> int:
-    """How many entries of a legend fit side by side."""
-    points = ax.get_window_extent().width / ax.figure.dpi * 72
-    widest = 45 + 5 * max(map(len, labels))
-    return max(1, int(points / widest))
+    """Into how many columns a legend goes, which fills them one by one: as few rows as fit."""
+    for rows in range(1, len(labels)):
+        columns = [labels[i : i + rows] for i in range(0, len(labels), rows)]
+        if sum(38 + 4.8 * max(map(len, column)) for column in columns) <= width(ax):
+            return len(columns)
+    return 1
 
 
 def tidy(ax: Axes) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,6 +14,7 @@ from bbmmopt.plots.slices import Slice
 from bbmmopt.plots.style import BLACK, BLUE, plain, tidy
 
 _LEVELS = 24  # about so many colours in a surface
+_LARGEST = 1e200  # matplotlib's contours take 1e250 for infinity
 
 
 @dataclass(frozen=True)
@@ -29,9 +31,10 @@ class Range:
     extend: str
 
     @staticmethod
-    def of(values: np.ndarray, *, cut_low: float = 0.0, cut_high: float = 0.0) -> Range:
-        """Of all values, less a share at either end: the tail there would take all the scale."""
-        least, low, high, most = np.quantile(values, [0.0, cut_low, 1.0 - cut_high, 1.0])
+    def of(values: np.ndarray, *, low: float = -np.inf, high: float = np.inf) -> Range:
+        """Of all values, but for those below `low` and above `high`."""
+        least, most = float(values.min()), float(values.max())
+        low, high = max(low, least), min(high, most)
         if not low < high:
             low, high = least, most
         ends = ("min" if least < low else "", "max" if high < most else "")
@@ -39,7 +42,7 @@ class Range:
         if not low < high:  # a constant
             pad = 1e-3 * max(1.0, abs(least))
             low, high = least - pad, most + pad
-        return Range(float(low), float(high), extend)
+        return Range(low, high, extend)
 
 
 def draw_surface(
@@ -48,8 +51,15 @@ def draw_surface(
     """Fill the axes with colours for values (my, mx), and put a colour bar beside them.
 
     Contours between numbers; cells where a parameter has few values, as there is nothing between.
+    The label says where colours end that values go beyond.
     """
     assert where.y is not None
+    largest = max(abs(limits.low), abs(limits.high))
+    if largest > _LARGEST:
+        unit = 10.0 ** math.floor(math.log10(largest))
+        values, label = values / unit, f"{label} / {unit:.0e}"
+        limits = Range(limits.low / unit, limits.high / unit, limits.extend)
+    ends = limits.low, limits.high
     if where.x.cells or where.y.cells:
         drawn = ax.pcolormesh(
             where.x.edges(),
@@ -66,11 +76,12 @@ def draw_surface(
                 for edge in axis.edges()[1:-1]:
                     line(edge, color="white", linewidth=0.8)
     else:
-        levels = MaxNLocator(_LEVELS).tick_values(limits.low, limits.high)
+        levels = np.array(MaxNLocator(_LEVELS).tick_values(limits.low, limits.high))
         # Beyond a cut the first and the last colour go on; elsewhere the levels cover everything.
         low = levels >= limits.low if limits.extend in ("min", "both") else levels > -np.inf
         high = levels <= limits.high if limits.extend in ("max", "both") else levels < np.inf
         levels = levels[low & high]
+        ends = float(levels[0]), float(levels[-1])
         grid = where.x.values, where.y.values, values
         drawn = ax.contourf(*grid, levels=levels, cmap=cmap, extend=limits.extend)
         drawn.set_edgecolor("face")  # or viewers of PDF and SVG show a seam between the colours
@@ -78,10 +89,14 @@ def draw_surface(
     where.x.dress(ax, "x")
     where.y.dress(ax, "y")
     bar = ax.figure.colorbar(drawn, ax=ax, extend=limits.extend, pad=0.02, aspect=28)
+    if limits.extend in ("min", "both"):
+        label += f"\n(one colour below {ends[0]:.3g})"
+    if limits.extend in ("max", "both"):
+        label += f"\n(one colour above {ends[1]:.3g})"
     bar.set_label(plain(label))
     bar.outline.set_visible(False)  # type: ignore[operator]
-    bar.locator = MaxNLocator(8)
-    bar.update_ticks()
+    ticks = np.array(MaxNLocator(8).tick_values(limits.low, limits.high))
+    bar.set_ticks(ticks[(ends[0] <= ticks) & (ticks <= ends[1])].tolist())
     return drawn
 
 

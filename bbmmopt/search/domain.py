@@ -72,11 +72,17 @@ class Domain:
             )
         return left
 
-    def bounds(self, X: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Per-row bounds of a climb: only active columns that can move a little are free."""
+    def bounds(self, X: np.ndarray, *, relax: bool = True) -> tuple[np.ndarray, np.ndarray]:
+        """Per-row bounds of a climb: only active columns that can move a little are free.
+
+        Args:
+            X: The rows, on the lattice.
+            relax: Whether ordered columns of many levels may leave the lattice.
+        """
         free = np.array(
             [
-                c.kind == "continuous" or (c.kind == "ordered" and (c.levels or 0) > _RELAX)
+                c.kind == "continuous"
+                or (relax and c.kind == "ordered" and (c.levels or 0) > _RELAX)
                 for c in self.space.columns
             ]
         )

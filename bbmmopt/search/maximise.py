@@ -14,6 +14,7 @@ from bbmmopt.search.gradient import ascend
 from bbmmopt.search.starts import around, boltzmann, change_discrete, sobol
 
 _ENUMERATE = 10_000  # finite spaces up to this size are scored whole
+_LIST = 100_000  # those up to this size, when all that the search liked was seen before
 _CHUNK = 1024  # rows scored at once: bounds the memory of their covariance with the data
 
 
@@ -111,6 +112,8 @@ def maximise(
         if len(allowed):
             best = int(allowed[0])
             return Found(X[best], float(values[best]), evaluations + more)
+    if space.size is not None and space.size <= _LIST:
+        return _enumerate(acquisition, domain)
     return _anything_unseen(acquisition, domain, generator, evaluations + more)
 
 
@@ -129,8 +132,11 @@ def _climb(
         return value.numpy(), gradient.numpy()
 
     discrete, evaluations = bool(domain.discrete), 0
-    for _ in range(search.rounds):
-        lower, upper = domain.bounds(X)
+    for k in range(search.rounds):
+        # Every other climb keeps to the lattice: rounding moved the others off their tops, and
+        # the continuous columns have to follow.
+        relax = k % 2 == 0
+        lower, upper = domain.bounds(X, relax=relax)
         improved = False
         if bool((lower < upper).any()):
             ascent = ascend(climb, X, lower, upper, scale.numpy(), max_rounds=search.climb_rounds)
@@ -145,7 +151,7 @@ def _climb(
             stepped, count = _discrete_moves(acquisition, domain, X, values)
             evaluations += count
             improved = stepped or improved
-        if not improved:
+        if not improved and not relax:
             break
     return X, values, evaluations
 
@@ -185,7 +191,7 @@ def _discrete_moves(
 
 
 def _enumerate(acquisition: Scored, domain: Domain) -> Found:
-    """Score every unseen point of a small finite space."""
+    """Score every unseen point of a finite space."""
     X = domain.enumerate()
     values = _score(acquisition, X)
     best = int(values.argmax())

@@ -7,7 +7,7 @@ kernels shipped here add `linearise` in closed form, which a fit calls some twen
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import ClassVar
 
 import torch
@@ -30,6 +30,27 @@ def positive_parameter(name: str, value: float | Tensor) -> nn.Parameter:
     if not bool(((value > 0) & value.isfinite()).all()):
         raise ValueError(f"{name} must be positive and finite; got {value.tolist()}.")
     return nn.Parameter(value.log())
+
+
+def lengthscale_parameter(
+    dims: int, lengthscale: float | Sequence[float] | Tensor, columns: Sequence[int] | None
+) -> nn.Parameter:
+    """Store ℓ, one per input, shape (dims,), once the arguments of a kernel fit together.
+
+    Raises:
+        ValueError: If `dims` is below 1, or `columns` or `lengthscale` is not as long as it says.
+    """
+    if dims < 1:
+        raise ValueError(f"dims must be at least 1; got {dims}.")
+    if columns is not None and len(columns) != dims:
+        raise ValueError(f"columns must name {dims} column(s), as dims says; got {columns}.")
+    lengthscale = torch.as_tensor(lengthscale, dtype=torch.float64)
+    if lengthscale.ndim and lengthscale.shape != (dims,):
+        raise ValueError(
+            f"lengthscale must be one number or {dims} of them, as dims says; "
+            f"got shape {tuple(lengthscale.shape)}."
+        )
+    return positive_parameter("lengthscale", lengthscale.expand(dims).contiguous())
 
 
 class Linearised(ABC):
@@ -105,7 +126,8 @@ class Kernel(nn.Module, ABC):
     def roles_of_parameters(self) -> list[tuple[str, int]]:
         """For each of `self.parameters()`: its role and the number of inputs its kernel sees."""
         dims = int(getattr(self, "dims", 1))
-        own = [(self.roles.get(name, name), dims) for name, _ in self.named_parameters(recurse=False)]
+        names = [name for name, _ in self.named_parameters(recurse=False)]
+        own = [(self.roles.get(name, name), dims) for name in names]
         for child in self.children():
             if isinstance(child, Kernel):
                 own += child.roles_of_parameters()
@@ -131,13 +153,14 @@ class _AutogradLinearised(Linearised):
     """The default: keep the graph of `forward` and run it backwards."""
 
     def __init__(self, kernel: Kernel, X1: Tensor, X2: Tensor) -> None:
-        self._kernel, self._X1, self._X2 = kernel, X1.detach(), X2.detach()
+        self._kernel = kernel
+        self._X1, self._X2 = detached(X1, X2)
         # Fresh leaves: the kernel's own parameters are neither touched nor asked for gradients.
         self._leaves = {
             name: p.detach().clone().requires_grad_(True) for name, p in kernel.named_parameters()
         }
         with torch.enable_grad():
-            self._graph = functional_call(kernel, self._leaves, (self._X1, X2.detach()))
+            self._graph = functional_call(kernel, self._leaves, (self._X1, self._X2))
         self.K = self._graph.detach()
 
     def parameters(self, G: Tensor) -> tuple[Tensor, ...]:
@@ -148,6 +171,12 @@ class _AutogradLinearised(Linearised):
         with torch.enable_grad():
             K = self._kernel(X1, self._X2)
         return _backward(K, [X1], G)[0]
+
+
+def detached(X1: Tensor, X2: Tensor) -> tuple[Tensor, Tensor]:
+    """Both without their history. One tensor given twice stays one: so k(X, X) is told apart."""
+    first = X1.detach()
+    return first, first if X2 is X1 else X2.detach()
 
 
 def _backward(K: Tensor, wanted: list[Tensor], G: Tensor) -> tuple[Tensor, ...]:

@@ -8,7 +8,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from surrogate.kernels.base import Features, Kernel, Linearised, positive_parameter
+from surrogate.kernels.base import Features, Kernel, Linearised, lengthscale_parameter
 from surrogate.workspace import Workspace
 
 
@@ -37,14 +37,12 @@ class Hamming(Kernel):
         columns: Sequence[int] | None = None,
     ) -> None:
         super().__init__()
-        if columns is not None and len(columns) != dims:
-            raise ValueError(f"columns must name {dims} column(s), as dims says; got {columns}.")
+        self.log_lengthscale = lengthscale_parameter(dims, lengthscale, columns)
         self.dims = dims
-        self.columns = tuple(range(dims)) if columns is None else tuple(columns)
-        lengthscale = torch.as_tensor(lengthscale, dtype=torch.float64)
-        self.log_lengthscale = positive_parameter(
-            "lengthscale", lengthscale.expand(dims).contiguous()
-        )
+        self.columns = None if columns is None else tuple(columns)
+
+    def extra_repr(self) -> str:
+        return f"dims={self.dims}" + (f", columns={self.columns}" if self.columns else "")
 
     @property
     def lengthscale(self) -> Tensor:
@@ -52,7 +50,7 @@ class Hamming(Kernel):
         return self.log_lengthscale.exp()
 
     def forward(self, X1: Tensor, X2: Tensor) -> Tensor:
-        differs = _differs(X1, X2, self.columns)  # (dims, ..., n, m)
+        differs = _differs(self._seen(X1), self._seen(X2))  # (dims, ..., n, m)
         return torch.exp(-torch.tensordot(torch.exp(-self.log_lengthscale), differs, dims=1))
 
     def diagonal(self, X: Tensor) -> Tensor:
@@ -70,20 +68,24 @@ class Hamming(Kernel):
         rho = torch.exp(-1 / self.lengthscale.detach()).unsqueeze(-1)  # (dims, 1)
         shared = torch.rand(self.dims, count, generator=generator, dtype=rho.dtype) < rho
         salt = torch.rand(self.dims, count, generator=generator, dtype=rho.dtype) * 900 + 100
+        phase = torch.rand(self.dims, count, generator=generator, dtype=rho.dtype) * 100
 
         def labels(X: Tensor) -> Tensor:
-            seen = X[..., self.columns].detach().unsqueeze(-1)  # (..., dims, 1)
+            seen = self._seen(X).detach().unsqueeze(-1)  # (..., dims, 1)
             # The fractional part of a large multiple of a sine is as good as random here.
-            hashed = torch.frac(torch.sin((seen + 1) * salt).abs() * 1e4)
+            hashed = torch.frac(torch.sin(seen * salt + phase).abs() * 1e4)
             sign = torch.where(hashed < 0.5, -1.0, 1.0).to(X.dtype)
             return torch.where(shared, torch.ones_like(sign), sign).prod(-2) / count**0.5
 
         return labels
 
+    def _seen(self, X: Tensor) -> Tensor:
+        return X if self.columns is None else X[..., self.columns]
+
 
 class _LinearisedHamming(Linearised):
     def __init__(self, kernel: Hamming, X1: Tensor, X2: Tensor) -> None:
-        self._differs = _differs(X1, X2, kernel.columns)  # (dims, n, m)
+        self._differs = _differs(kernel._seen(X1), kernel._seen(X2))  # (dims, n, m)
         self._weight = torch.exp(-kernel.log_lengthscale.detach())  # 1/ℓ, (dims,)
         self._shape = X1.shape
         self.K = torch.exp(-torch.tensordot(self._weight, self._differs, dims=1))
@@ -96,7 +98,8 @@ class _LinearisedHamming(Linearised):
         return G.new_zeros(self._shape)  # categories cannot be moved a little
 
 
-def _differs(X1: Tensor, X2: Tensor, columns: Sequence[int]) -> Tensor:
-    """1.0 where x_j ≠ x'_j, for X1 (..., n, d) and X2 (..., m, d): shape (dims, ..., n, m)."""
-    parts = [X1[..., j].unsqueeze(-1) != X2[..., j].unsqueeze(-2) for j in columns]
+def _differs(X1: Tensor, X2: Tensor) -> Tensor:
+    """1.0 where x_j ≠ x'_j, for X1 (..., n, dims), X2 (..., m, dims): shape (dims, ..., n, m)."""
+    pairs = zip(X1.unbind(-1), X2.unbind(-1), strict=True)  # (..., n) and (..., m), per input
+    parts = [x1.unsqueeze(-1) != x2.unsqueeze(-2) for x1, x2 in pairs]
     return torch.stack(parts).to(torch.float64)

@@ -13,7 +13,14 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from surrogate.kernels.base import Features, Kernel, Linearised, positive_parameter
+from surrogate.kernels.base import (
+    Features,
+    Kernel,
+    Linearised,
+    detached,
+    lengthscale_parameter,
+    positive_parameter,
+)
 from surrogate.workspace import Workspace
 
 # Below this r², points count as coincident: √r² has no gradient at 0, and autograd would give nan.
@@ -49,23 +56,11 @@ class Stationary(Kernel):
         columns: Sequence[int] | None = None,
     ) -> None:
         super().__init__()
-        if dims < 1:
-            raise ValueError(f"dims must be at least 1; got {dims}.")
-        if columns is not None and len(columns) != dims:
-            raise ValueError(f"columns must name {dims} column(s), as dims says; got {columns}.")
         if lengthscale is None:
-            lengthscale = math.sqrt(dims) / 5
-        lengthscale = torch.as_tensor(lengthscale, dtype=torch.float64)
-        if lengthscale.ndim and lengthscale.shape != (dims,):
-            raise ValueError(
-                f"lengthscale must be one number or {dims} of them; "
-                f"got shape {tuple(lengthscale.shape)}."
-            )
+            lengthscale = math.sqrt(max(dims, 1)) / 5
+        self.log_lengthscale = lengthscale_parameter(dims, lengthscale, columns)
         self.dims = dims
         self.columns = None if columns is None else tuple(columns)
-        self.log_lengthscale = positive_parameter(
-            "lengthscale", lengthscale.expand(dims).contiguous()
-        )
         self.log_variance = positive_parameter("variance", variance)
 
     def extra_repr(self) -> str:
@@ -114,7 +109,7 @@ class Stationary(Kernel):
         return self.variance.expand(X.shape[:-1])
 
     def linearise(self, X1: Tensor, X2: Tensor, workspace: Workspace | None = None) -> Linearised:
-        return _LinearisedStationary(self, X1.detach(), X2.detach(), workspace or Workspace())
+        return _LinearisedStationary(self, *detached(X1, X2), workspace or Workspace())
 
     def features(self, count: int, generator: torch.Generator) -> Features:
         """√(2 s² / F) cos(ωᵀx + b): Rahimi & Recht (2007), with ω from the spectral density."""
@@ -210,7 +205,7 @@ class Matern12(Stationary):
 
         k(x, x') = s² exp(-r)
 
-    Source: Rasmussen & Williams (2006), eq. 4.18.
+    Source: Rasmussen & Williams (2006), eq. 4.18 with γ = 1.
     """
 
     @staticmethod

@@ -26,7 +26,9 @@ class PredictiveCache:
     @cached_property
     def alpha(self) -> Tensor:
         """α = K̂⁻¹(y - m), shape (n,)."""
-        return self.factor.solve(self.residual.unsqueeze(-1)).squeeze(-1)
+        # Kept for callers that may want gradients, though this one may be in inference mode.
+        with torch.inference_mode(False):
+            return self.factor.solve(self.residual.unsqueeze(-1)).squeeze(-1)
 
     @cached_property
     def inverse_root(self) -> Tensor:
@@ -35,8 +37,9 @@ class PredictiveCache:
         L⁻¹ and not K̂⁻¹: in kᵀK̂⁻¹k the condition number of K̂ multiplies rounding, here only its
         square root does, and at noise 1e-8 that is the difference between a variance and noise.
         """
-        identity = torch.eye(len(self.residual), dtype=self.residual.dtype)
-        return torch.linalg.solve_triangular(self.factor.L, identity, upper=False)
+        with torch.inference_mode(False):
+            identity = torch.eye(len(self.residual), dtype=self.residual.dtype)
+            return torch.linalg.solve_triangular(self.factor.L, identity, upper=False)
 
     def append(self, K12: Tensor, K22: Tensor, residual: Tensor) -> PredictiveCache:
         """The cache with m more rows, in O(n² m); L⁻¹ is extended too once it exists.

@@ -78,15 +78,15 @@ def minimise(
         return end(False, "the function is not finite where the search starts")
     while True:
         held = _outward(-g, x, low, high)
-        slope_only = np.where(held, 0.0, g)
-        d = np.where(held, 0.0, -(_with_held(H, held) @ slope_only))
-        # H may turn a variable that its own slope drives inwards: clipped, the step could go uphill.
+        g_free = np.where(held, 0.0, g)
+        d = np.where(held, 0.0, -(_with_held(H, held) @ g_free))
+        # A variable that H drives out of the box though its own slope points inwards stays.
         d[_outward(d, x, low, high)] = 0.0
-        slope = float(d @ slope_only)
-        if slope > 0 or (slope == 0 and slope_only.any()):
+        slope = float(d @ g_free)
+        if slope > 0 or (slope == 0 and g_free.any()):
             # Rounding spoilt H. The plain gradient never points uphill.
             H, known = np.eye(len(x)), False
-            d, slope = -slope_only, -float(slope_only @ slope_only)
+            d, slope = -g_free, -float(g_free @ g_free)
         # Unscaled, the gradient step over-promises where curvature is high: then a small slope,
         # which no curvature of at least 1 can turn into more than the tolerance, is asked for.
         if -0.5 * slope <= tolerance:
@@ -95,21 +95,22 @@ def minimise(
             return end(False, f"stopped after {evaluations} evaluations")
         limit = _LARGEST if known else _FIRST
         t = min(1.0, limit / float(np.abs(d).max()))
-        ahead = np.where(d > 0, high - x, x - low)
-        inside = float(np.min(ahead[d != 0] / np.abs(d[d != 0])))  # step that meets a first bound
+        moves = d != 0
+        room = np.where(d > 0, high - x, x - low)[moves] / np.abs(d[moves])
+        inside = float(room.min()) * (1 + 1e-9)  # t that just reaches a first bound
         while True:
             new = np.clip(x + t * d, low, high)
             f_new, g_new = function(new)
             evaluations += 1
-            predicted = float(slope_only @ (new - x))
-            if f_new <= f + _SUFFICIENT * predicted:
+            predicted = float(g_free @ (new - x))
+            if f_new <= f + _SUFFICIENT * min(predicted, 0.0):
                 break
             if t * float(np.abs(d).max()) < 1e-9:
                 return end(False, "no step along the direction of descent gains anything")
             if evaluations >= max_evaluations:
                 return end(False, f"stopped after {evaluations} evaluations")
             if t > inside:
-                # Clipped, a step along coupled variables can go uphill: end it at the bound.
+                # Clipped in one of several coupled variables, a step can go uphill: end it there.
                 t = inside
                 continue
             # Minimum of the parabola through both values and the first slope.

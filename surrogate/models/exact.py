@@ -64,8 +64,11 @@ class ExactGP(nn.Module):
 
     @property
     def dims(self) -> int | None:
-        """How many columns X must have, if the kernel says so."""
-        return getattr(self.kernel, "dims", None) if _sees_all_columns(self.kernel) else None
+        """How many columns X must have, if some part of the kernel looks at all of them."""
+        for part in self.kernel.modules():
+            if getattr(part, "columns", ...) is None:
+                return getattr(part, "dims", None)
+        return None
 
     @property
     def noise(self) -> Tensor:
@@ -137,11 +140,6 @@ class ExactGP(nn.Module):
 
         X = as_matrix("X", X, self.dims)
         return Posterior.of(self, X, as_targets("y", y, len(X)), as_noise(noise, len(X)))
-
-
-def _sees_all_columns(kernel: Kernel) -> bool:
-    """Whether `kernel.dims` is the width of X: true for a single kernel without `columns`."""
-    return getattr(kernel, "columns", 0) is None
 
 
 def log_marginal_likelihood_and_gradient(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -60,11 +59,10 @@ class Posterior:
         """Condition on checked data; use `ExactGP.condition`, which checks."""
         model = copy.deepcopy(model).requires_grad_(False)
         with torch.no_grad():
-            K = model.kernel.linearise(X, X).K
-            K.diagonal().add_(model.noise_variances(noise))
-            factor = model.solver.factor(K)
-        cache = PredictiveCache(factor, y - model.constant)
-        return Posterior(model, X.clone(), y.clone(), noise.clone(), cache)
+            X, y, noise = X.clone(), y.clone(), noise.clone()
+            K = model.kernel.linearise(X, X).K + model.noise_variances(noise).diag()
+            cache = PredictiveCache(model.solver.factor(K), y - model.constant)
+        return Posterior(model, X, y, noise, cache)
 
     def __repr__(self) -> str:
         return f"Posterior(n={len(self.y)}, d={self.X.shape[-1]})"
@@ -90,10 +88,10 @@ class Posterior:
         if flat.requires_grad and torch.is_grad_enabled():
             mean, std = _Marginals.apply(flat, self)
         else:
-            mean, std, _ = self.linearise(flat, gradients=False)
+            mean, std, _ = self.linearise(flat)
         return mean.reshape(X.shape[:-1]), std.reshape(X.shape[:-1])
 
-    def linearise(self, X: Tensor, *, gradients: bool = True) -> tuple[Tensor, Tensor, Pullback]:
+    def linearise(self, X: Tensor) -> tuple[Tensor, Tensor, Pullback]:
         """Marginals at X (m, d) and the map from (∂/∂mean, ∂/∂std) to ∂/∂X.
 
         What `marginals` runs on, without autograd: for loops in which its overhead counts.
@@ -112,7 +110,7 @@ class Posterior:
             floor = prior * _RELATIVE_FLOOR
             variance = torch.maximum(prior - v.square().sum(-1), floor)
             std = variance.sqrt()
-        return mean, std, Pullback(self, linearised, v, std, variance > floor)
+        return mean, std, Pullback(self, X, linearised, v, std, variance > floor)
 
     def joint(self, X: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and covariance of f over each group of q points; differentiable in X.
@@ -124,6 +122,11 @@ class Posterior:
             Mean (..., q) and covariance (..., q, q).
         """
         X = self._points(X)
+        if X.ndim < 2:
+            raise ValueError(
+                f"X must have shape (..., q, d), groups of q points; got {tuple(X.shape)}. "
+                f"For a single point, pass X.unsqueeze(0)."
+            )
         model, cache = self.model, self._cache
         k = model.kernel(X, self.X)  # (..., q, n)
         v = k @ cache.inverse_root.T
@@ -139,7 +142,9 @@ class Posterior:
         X = as_matrix("X", X, self.X.shape[-1])
         with torch.no_grad():
             mean, covariance = self.joint(X)
-            L = Cholesky().factor(covariance).L
+            # Near the data the covariance is a small difference: rounding is relative to the prior.
+            scale = float(self.model.kernel.diagonal(X).mean())
+            L = Cholesky().factor(covariance, scale=scale).L
             e = torch.randn(count, len(X), generator=generator, dtype=torch.float64)
             return mean + e @ L.T
 
@@ -169,11 +174,11 @@ class Posterior:
         y, noise = as_targets("y", y, len(X)), as_noise(noise, len(X))
         with torch.no_grad():
             K12 = self.model.kernel(self.X, X)
-            K22 = self.model.kernel.linearise(X, X).K
-            K22.diagonal().add_(self.model.noise_variances(noise))
+            K22 = self.model.kernel.linearise(X, X).K + self.model.noise_variances(noise).diag()
             cache = self._cache.append(K12, K22, y - self.model.constant)
-        data = (torch.cat(pair) for pair in ((self.X, X), (self.y, y), (self.noise, noise)))
-        return Posterior(self.model, *data, cache)
+            X, y = torch.cat([self.X, X]), torch.cat([self.y, y])
+            noise = torch.cat([self.noise, noise])
+        return Posterior(self.model, X, y, noise, cache)
 
     def leave_one_out(self) -> tuple[Tensor, Tensor]:
         """Prediction of each y_i, noise included, from all the others: mean and std, each (n,).
@@ -201,6 +206,7 @@ class Pullback:
     """Maps gradients in the marginals at X (m, d) to the gradient in X."""
 
     posterior: Posterior
+    X: Tensor
     linearised: Linearised
     v: Tensor
     std: Tensor
@@ -209,10 +215,16 @@ class Pullback:
     def __call__(self, by_mean: Tensor, by_std: Tensor) -> Tensor:
         """Gradient in X, shape (m, d), of a loss with these gradients in mean and std (m,)."""
         cache = self.posterior._cache
-        # std² = k(x, x) - ‖v‖², and k(x, x) does not change for the kernels with a closed form.
+        # std² = k(x, x) - ‖v‖²
         w = torch.where(self.free, by_std / self.std, 0.0)  # -2 ∂loss/∂‖v‖², (m,)
         G = by_mean.unsqueeze(-1) * cache.alpha - w.unsqueeze(-1) * (self.v @ cache.inverse_root)
-        return self.linearised.inputs(G)
+        gradient = self.linearised.inputs(G)
+        with torch.enable_grad():
+            X = self.X.detach().requires_grad_(True)
+            prior = self.posterior.model.kernel.diagonal(X)
+        if prior.requires_grad:  # not for a stationary kernel, whose k(x, x) is a constant
+            gradient = gradient + torch.autograd.grad(prior, X, 0.5 * w)[0]
+        return gradient
 
 
 class _Marginals(torch.autograd.Function):
@@ -225,5 +237,7 @@ class _Marginals(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+    def backward(  # pyright: ignore[reportIncompatibleMethodOverride]
+        ctx: Any, *gradients: Tensor
+    ) -> tuple[Tensor, None]:
         return ctx.pullback(*gradients), None

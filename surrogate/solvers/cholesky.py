@@ -18,7 +18,8 @@ class CholeskyFactor:
 
     Attributes:
         L: Lower triangular, shape (n, n).
-        jitter: What was added to the diagonal, in the units of K; 0 when nothing was needed.
+        jitter: What was added to the diagonal, in the units of K; 0 when nothing was needed. After
+            `append`, the most that any entry got.
     """
 
     L: Tensor
@@ -41,19 +42,23 @@ class CholeskyFactor:
         """
         n, m = K12.shape
         row = torch.linalg.solve_triangular(self.L, K12, upper=False)  # (n, m)
-        corner = Cholesky().factor(K22 - row.T @ row)
+        # Where new rows repeat old ones, what is left is rounding: its own size says nothing.
+        scale = float(K22.diagonal().mean())
+        K22 = K22 + self.jitter * torch.eye(m, dtype=K22.dtype)
+        corner = Cholesky().factor(K22 - row.T @ row, scale=scale)
         L = self.L.new_zeros(n + m, n + m)
         L[:n, :n] = self.L
         L[n:, :n] = row.T
         L[n:, n:] = corner.L
-        return CholeskyFactor(L, max(self.jitter, corner.jitter))
+        return CholeskyFactor(L, self.jitter + corner.jitter)
 
 
 @dataclass(frozen=True)
 class Cholesky:
     """Factor K in float64; where rounding made it indefinite, add the smallest jitter that helps.
 
-    Jitter is relative to the mean of the diagonal: 0 first, then 1e-12, ten times more each time.
+    Jitter is relative to the mean of the diagonal, unless another scale is given: 0 first, then
+    1e-12, ten times more each time.
 
     Attributes:
         max_jitter: The largest relative jitter to try.
@@ -61,12 +66,16 @@ class Cholesky:
 
     max_jitter: float = 1e-3
 
-    def factor(self, K: Tensor, out: Tensor | None = None) -> CholeskyFactor:
+    def factor(
+        self, K: Tensor, out: Tensor | None = None, *, scale: float | None = None
+    ) -> CholeskyFactor:
         """Return the factor of K (n, n); K itself is left alone.
 
         Args:
             K: Symmetric; the lower triangle is read.
             out: Where to put L, instead of in fresh memory.
+            scale: What jitter is relative to, in the units of K. For a K that is a difference of
+                larger matrices: their size, which is what rounding is relative to.
 
         Raises:
             NotPositiveDefinite: With the numbers, if the largest jitter does not help.
@@ -74,7 +83,7 @@ class Cholesky:
         L, info = self._try(K, out)
         if not int(info):
             return CholeskyFactor(L)
-        scale = float(K.diagonal().mean()) if len(K) else 1.0
+        scale = float(K.diagonal().mean()) if scale is None else scale
         relative = 1e-12
         while relative <= self.max_jitter * 1.0001 and scale > 0:
             # A copy: the caller's K must not carry our jitter.
@@ -85,8 +94,8 @@ class Cholesky:
                 return CholeskyFactor(L, relative * scale)
             relative *= 10
         raise NotPositiveDefinite(
-            f"a {tuple(K.shape)} covariance matrix with mean diagonal {scale:.3g} is not positive "
-            f"definite, not even with {self.max_jitter:g} of that added to its diagonal. "
+            f"a {tuple(K.shape)} covariance matrix of scale {scale:.3g} is not positive definite, "
+            f"not even with {self.max_jitter:g} of that added to its diagonal. "
             f"Is the kernel positive definite, and is all of the input finite?"
         )
 

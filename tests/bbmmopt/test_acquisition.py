@@ -175,7 +175,9 @@ def test_law_every_leading_shape_is_scored_alike(kind, posterior, candidates):
 @pytest.mark.parametrize("kind", EXACT)
 @pytest.mark.parametrize("shape", [(3,), (6, 3), (4, 2, 3)])
 def test_law_groups_of_several_candidates_are_refused_with_advice(kind, shape, posterior):
-    with pytest.raises(ValueError, match=r"must have shape \(\.\.\., 1, d\); got .*unsqueeze\(-2\)"):
+    with pytest.raises(
+        ValueError, match=r"must have shape \(\.\.\., 1, d\); got .*unsqueeze\(-2\)"
+    ):
         build(kind, posterior)(torch.zeros(shape, dtype=torch.float64))
 
 

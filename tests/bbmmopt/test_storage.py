@@ -68,8 +68,13 @@ def together(count: int, action: Callable[[int], object]) -> list:
         except Exception as error:
             return error
 
-    with ThreadPoolExecutor(count) as pool:
-        return list(pool.map(run, range(count)))
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)  # or a thread would often be done before the next one starts
+    try:
+        with ThreadPoolExecutor(count) as pool:
+            return list(pool.map(run, range(count)))
+    finally:
+        sys.setswitchinterval(interval)
 
 
 # --------------------------------------------------------------------------------------
@@ -337,11 +342,11 @@ def test_law_changes_tell_each_write_once_in_order(storage):
     trials, seen = storage.changes("svm")
     assert [trial.number for trial in trials] == [0, 1, 2]
     assert storage.changes("svm", seen) == ([], seen)
-    storage.finish("svm", 2, state="failed", finished=1.0)
+    storage.finish("svm", 1, state="failed", finished=1.0)
     storage.claim("svm", worker=None, now=1.0)
-    storage.set_attrs("svm", 2, {"a": 1})
+    storage.set_attrs("svm", 1, {"a": 1})
     trials, now = storage.changes("svm", seen)
-    assert [(trial.number, trial.state) for trial in trials] == [(0, "running"), (2, "failed")]
+    assert [(trial.number, trial.state) for trial in trials] == [(0, "running"), (1, "failed")]
     assert trials[1].attrs == {"a": 1}
     assert now > seen
     assert len(everything(storage)) == 3
@@ -451,6 +456,19 @@ def test_a_locked_database_says_so_after_the_timeout_and_works_afterwards(path):
         other.execute("ROLLBACK")
         other.close()
         assert storage.add("svm", Trial(0, {})) == Trial(0, {})
+
+
+def test_a_new_file_waits_for_whoever_has_it_before_the_log_is_set_up(tmp_path):
+    other = sqlite3.connect(tmp_path / "a.db", isolation_level=None, check_same_thread=False)
+    # Changing to WAL now fails at once, whatever the busy timeout.
+    other.execute("BEGIN IMMEDIATE")
+    release = threading.Timer(0.2, other.execute, ["ROLLBACK"])
+    release.start()
+    with open_storage(tmp_path / "a.db") as storage:
+        assert storage.create_study(RECORD) == RECORD
+    release.join()
+    assert other.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+    other.close()
 
 
 def test_a_full_disk_loses_nothing_that_was_acknowledged(path):
@@ -577,7 +595,14 @@ def test_a_forked_process_opens_connections_of_its_own(path):
     code = """
     storage = open_storage(path)
     storage.add("svm", Trial(0, {"by": "parent"}))
+
+    def connection() -> object:
+        with storage._database.transaction(write=False) as connection:
+            return connection.connection.dbapi_connection
+
+    inherited = connection()
     child = os.fork()
+    assert (connection() is inherited) == bool(child)
     for number in range(1, 20):
         storage.add_next("svm", Trial(0, {"by": "parent" if child else "child"}))
     if not child:

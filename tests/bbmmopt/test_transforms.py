@@ -16,7 +16,6 @@ def rng() -> np.random.Generator:
 
 
 HARD = {
-    "none": [],
     "one": [3.0],
     "two": [1.0, -4.0],
     "two alike": [2.0, 2.0],
@@ -38,10 +37,8 @@ HARD = {
 
 @pytest.mark.parametrize("of", EVERY, ids=["standardise", "yeo-johnson"])
 @pytest.mark.parametrize("y", HARD.values(), ids=HARD)
-def test_law_hard_numbers_become_moderate_ones_in_the_same_order_and_come_back(of, y):
+def test_law_hard_numbers_become_moderate_ones_in_the_same_order(of, y):
     y = np.array(y)
-    if not len(y) and of is YeoJohnson.of:
-        pytest.skip("a power is chosen from five different values on")
     transform = of(y)
     z = transform.forward(y)
     assert np.isfinite(z).all() and np.abs(z).max(initial=0.0) < 50

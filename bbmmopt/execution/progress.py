@@ -1,0 +1,174 @@
+"""What a run shows while it goes on: a live bar, lines for a log, or nothing. All on stderr."""
+
+import math
+import os
+import sys
+import time
+from contextlib import suppress
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Status:
+    """Where a run stands.
+
+    Attributes:
+        done: Trials with an outcome.
+        total: Trials planned.
+        failed: How many of those done failed.
+        running: Trials under way.
+        best: The best value so far, in words; empty if there is none.
+        began: When the run began, on the monotonic clock, as are the next two.
+        latest: When the latest trial was recorded.
+        until: When no new trial will be started; infinity without a timeout.
+    """
+
+    done: int
+    total: int
+    failed: int
+    running: int
+    best: str
+    began: float
+    latest: float
+    until: float = math.inf
+
+    def left(self, now: float) -> float | None:
+        """Seconds to go at the pace so far; None before there is a pace."""
+        if not self.done:
+            return None if math.isinf(self.until) else max(0.0, self.until - now)
+        pace = (self.latest - self.began) / self.done
+        expected = self.latest + pace * (self.total - self.done)
+        return max(0.0, min(expected, self.until) - now)
+
+    def words(self, now: float) -> str:
+        """best error 0.012 (trial 7) · 1 failed · 2 running · 1:23 left"""
+        left = self.left(now) if self.done < self.total else None
+        parts = [
+            self.best and f"best {self.best}",
+            f"{self.failed} failed" if self.failed else "",
+            f"{self.running} running" if self.running else "",
+            "" if left is None else f"{_clock(left)} left",
+        ]
+        return " · ".join(part for part in parts if part)
+
+
+def _clock(seconds: float) -> str:
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"
+
+
+class Silent:
+    """Shows nothing at all. The others are this and more."""
+
+    active = False  # whether it is worth working out a status
+
+    def __enter__(self) -> "Silent":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def show(self, status: Status) -> None:
+        """Show where the run stands."""
+
+    def note(self, text: str) -> None:
+        """Show a remark. Called by signal handlers: must not touch a buffered stream."""
+
+    def say(self, text: str) -> None:
+        """Print something that stays."""
+
+
+class Quiet(Silent):
+    """Shows no progress, but says what must not be missed."""
+
+    def note(self, text: str) -> None:
+        with suppress(OSError):
+            os.write(2, f"\n{text}\n".encode())
+
+    def say(self, text: str) -> None:
+        print(text, file=sys.stderr, flush=True)
+
+
+class Lines(Quiet):
+    """A line at each tenth of the way: for logs."""
+
+    active = True
+
+    def __init__(self) -> None:
+        self._tenth = 0
+
+    def show(self, status: Status) -> None:
+        tenth = 10 * status.done // status.total
+        if tenth > self._tenth:
+            self._tenth = tenth
+            self.say(f"{status.done}/{status.total}  {status.words(time.monotonic())}")
+
+
+class Live(Silent):
+    """A bar that moves.
+
+    Args:
+        total: Trials planned.
+        console: A rich Console, if not one on stderr.
+    """
+
+    active = True
+
+    def __init__(self, total: int, console: object = None) -> None:
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+
+        assert console is None or isinstance(console, Console)
+        self._words = _Words()
+        self._bar = Progress(
+            BarColumn(bar_width=20),
+            MofNCompleteColumn(),
+            # Formatted anew at each refresh, so that the clock runs.
+            TextColumn("{task.fields[words]}", markup=False),
+            console=console or Console(stderr=True),
+            # What the objective prints appears above the bar; but not if it goes to a file.
+            redirect_stdout=sys.stdout is not None and sys.stdout.isatty(),
+        )
+        self._task = self._bar.add_task("", total=total, words=self._words)
+
+    def __enter__(self) -> "Live":
+        self._bar.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.stop()
+
+    def show(self, status: Status) -> None:
+        self._words.status = status
+        self._bar.update(self._task, completed=status.done)
+
+    def note(self, text: str) -> None:
+        self._words.note = text  # the bar's own thread will show it
+
+    def say(self, text: str) -> None:
+        self._bar.console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+
+class _Words:
+    """The words after the bar, as of the moment they are formatted."""
+
+    def __init__(self) -> None:
+        self.status: Status | None = None
+        self.note = ""
+
+    def __str__(self) -> str:
+        words = self.status.words(time.monotonic()) if self.status else ""
+        return " · ".join(part for part in (words, self.note) if part)
+
+    def __format__(self, spec: str) -> str:
+        return str(self)
+
+
+def make_display(progress: bool | None, total: int) -> Silent:
+    """What `progress=` asks for."""
+    if progress is False:
+        return Silent()
+    if sys.stderr is not None and sys.stderr.isatty():
+        return Live(total)
+    return Lines() if progress else Quiet()

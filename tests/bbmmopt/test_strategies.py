@@ -1,0 +1,206 @@
+"""Facts about strategies: counted randomness, an even start, and pending trials kept clear of."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from bbmmopt.modelling import Data
+from bbmmopt.search import Search, SpaceExhausted
+from bbmmopt.space import Categorical, Integer, Real, Space
+from bbmmopt.strategies import (
+    ACQUISITIONS,
+    Global,
+    Request,
+    SpaceFilling,
+    generator,
+    make_acquisition,
+)
+from bbmmopt.trial import dumps, loads
+
+PLANE = Space({"x": Real(0, 1), "y": Real(0, 1)})
+NOTHING = np.empty((0, 2))
+
+
+def told(n, *, pending=NOTHING, failed=NOTHING, seed=0) -> Data:
+    X = np.random.default_rng(seed).random((n, 2))
+    y = -((X - 0.3) ** 2).sum(1)
+    return Data(X, y, np.full(n, np.nan), pending, failed, exact=True)
+
+
+def request(number=0, *, data=None, seed=0, **options) -> Request:
+    return Request(told(0) if data is None else data, number, seed, **options)
+
+
+# --------------------------------------------------------------------------------------
+# Randomness
+# --------------------------------------------------------------------------------------
+
+
+def test_draws_are_counted_by_seed_trial_and_purpose():
+    def draw(*key):
+        return torch.rand(4, generator=generator(*key)).tolist()
+
+    keys = [(0, 0, "a"), (0, 1, "a"), (1, 0, "a"), (0, 0, "b"), (-1, 0, "a"), (10**30, 0, "a")]
+    draws = [draw(*key) for key in keys]
+    assert draws == [draw(*key) for key in keys]
+    assert len({tuple(d) for d in draws}) == len(keys)
+    assert draw(1, 11, "x") != draw(11, 1, "x")
+
+
+def test_no_global_state_is_drawn_from_or_changed():
+    torch.manual_seed(5)
+    before = torch.get_rng_state()
+    strategy = Global(PLANE, start=5)
+    for data in (told(0), told(9)):
+        strategy.propose(request(9, data=data))
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+# --------------------------------------------------------------------------------------
+# The start
+# --------------------------------------------------------------------------------------
+
+
+def test_the_start_is_the_centre_and_then_a_sobol_sequence():
+    proposals = [SpaceFilling(PLANE).propose(request(k)) for k in range(33)]
+    assert np.array_equal(proposals[0].x, [0.5, 0.5]) and proposals[0].origin["point"] == "centre"
+    X = np.array([p.x for p in proposals[1:]])
+    # Of 32 consecutive points of a Sobol sequence, each quarter of each axis holds about a quarter.
+    for column in X.T:
+        counts, _ = np.histogram(column, bins=4, range=(0, 1))
+        assert counts.min() >= 6
+
+
+def test_a_point_of_the_start_does_not_depend_on_those_before_it():
+    late = SpaceFilling(PLANE).propose(request(17))
+    again = SpaceFilling(PLANE).propose(request(17))
+    other = SpaceFilling(PLANE).propose(request(17, seed=1))
+    assert bytes(late.x) == bytes(again.x) != bytes(other.x)
+
+
+def test_the_start_passes_over_what_was_seen_and_keeps_what_is_fixed():
+    first = SpaceFilling(PLANE).propose(request(3)).x
+    seen = frozenset([bytes(PLANE.encode(PLANE.decode(first)))])
+    second = SpaceFilling(PLANE).propose(request(3, seen=seen)).x
+    assert not np.allclose(first, second)
+    assert SpaceFilling(PLANE).propose(request(3, fixed={1: 0.25})).x[1] == 0.25
+    assert SpaceFilling(PLANE).propose(request(0, fixed={1: 0.25})).x.tolist() == [0.5, 0.25]
+
+
+def test_the_start_uses_a_finite_space_up_and_then_says_so():
+    space = Space({"n": Integer(0, 6), "k": Categorical(["a", "b"])})
+    seen: set[bytes] = set()
+    nothing = Data(np.empty((0, 2)), np.empty(0), np.empty(0), NOTHING, NOTHING, True)
+    for k in range(14):
+        x = SpaceFilling(space).propose(Request(nothing, k, 0, seen=frozenset(seen))).x
+        assert bytes(x) not in seen and np.array_equal(space.snap(x), x)
+        seen.add(bytes(x))
+    with pytest.raises(SpaceExhausted, match="all 14 points"):
+        SpaceFilling(space).propose(Request(nothing, 14, 0, seen=frozenset(seen)))
+
+
+@pytest.mark.parametrize(
+    ("complete", "pending", "failed", "starting"),
+    [
+        (0, 0, 0, True),
+        (9, 0, 0, True),
+        (10, 0, 0, False),
+        (5, 5, 0, False),  # the rest of the start is under way
+        (4, 20, 0, True),  # there would be nothing to model
+        (5, 0, 5, False),
+        (4, 0, 50, True),
+    ],
+)
+def test_the_model_takes_over_when_enough_has_come_back(complete, pending, failed, starting):
+    rows = np.random.default_rng(1).random((50, 2))
+    data = told(complete, pending=rows[:pending], failed=rows[:failed])
+    assert Global(PLANE, start=10).starting(data) is starting
+
+
+def test_even_the_shortest_start_waits_for_two_values():
+    strategy = Global(PLANE, start=1)
+    assert strategy.starting(told(1)) and not strategy.starting(told(2))
+
+
+# --------------------------------------------------------------------------------------
+# The model
+# --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ACQUISITIONS)
+def test_every_acquisition_finds_its_way_near_the_top(name):
+    proposal = Global(PLANE, start=5, acquisition=name).propose(request(25, data=told(25)))
+    assert proposal.origin["phase"] == "model" and proposal.origin["acquisition"] == name
+    if name != "ucb":  # which explores
+        assert np.linalg.norm(proposal.x - 0.3) < 0.2
+
+
+def test_an_unknown_acquisition_is_refused_with_the_known_ones():
+    with pytest.raises(ValueError, match=r"log_ei, log_pi, ucb, mean; got 'ei'"):
+        Global(PLANE, start=5, acquisition="ei")
+    belief = Global(PLANE, start=5).modeller.belief(told(5))
+    with pytest.raises(ValueError, match="no acquisition 'ei'; there are log_ei"):
+        make_acquisition("ei", belief)
+
+
+def test_a_proposal_is_a_function_of_the_request():
+    data, other = told(14), told(17, seed=3)
+    fresh = Global(PLANE, start=5).propose(request(14, data=data))
+    used = Global(PLANE, start=5)
+    used.propose(request(17, data=other))
+    used.propose(request(14, data=data, seed=1))
+    again = used.propose(request(14, data=data))
+    assert bytes(again.x) == bytes(fresh.x) and again.origin == fresh.origin
+
+
+@pytest.mark.parametrize("name", ["log_ei", "log_pi", "ucb"])
+def test_with_a_trial_under_way_the_next_goes_somewhere_else(name):
+    strategy = Global(PLANE, start=5, acquisition=name)
+    x = strategy.propose(request(12, data=told(12))).x
+    data = told(12, pending=x[None])
+    y = strategy.propose(request(13, data=data)).x
+    assert np.linalg.norm(x - y) > 0.02
+
+
+def test_nothing_is_proposed_where_trials_failed():
+    strategy = Global(PLANE, start=5)
+    data = told(12)
+    for k in range(12, 16):
+        x = strategy.propose(request(k, data=data)).x
+        assert all(np.linalg.norm(x - f) > 0.02 for f in data.failed)
+        data = told(12, failed=np.concatenate([data.failed, x[None]]))
+
+
+def test_what_is_fixed_stays_fixed_under_the_model():
+    x = Global(PLANE, start=5).propose(request(12, data=told(12), fixed={0: 0.875})).x
+    assert x[0] == 0.875
+
+
+def test_the_origin_of_a_proposal_is_json_and_tells_what_was_believed():
+    strategy = Global(PLANE, start=5)
+    data = told(12, pending=np.array([[0.1, 0.1]]), failed=np.array([[0.9, 0.9]]))
+    proposal = strategy.propose(request(14, data=data))
+    origin = proposal.origin
+    assert loads(dumps(origin)) == origin and json.dumps(origin)
+    assert origin["model"] | {"trials": 12, "pending": 1, "failed": 1} == origin["model"]
+    belief = strategy.modeller.belief(data)
+    mean, std = belief.predict(proposal.x[None])
+    assert origin["predicted"] == {"mean": mean[0], "std": std[0]}
+    score = make_acquisition("log_ei", belief)(torch.from_numpy(proposal.x)[None, None])
+    assert origin["acquisition_value"] == pytest.approx(float(score[0]), abs=1e-9)
+
+
+def test_a_harder_search_finds_no_less():
+    data = told(14)
+    values = [
+        Global(PLANE, start=5, search=search).propose(request(14, data=data))
+        for search in (
+            Search(raw=16, starts=1, climb_rounds=2),
+            Search(),
+            Search(raw=4096, starts=40),
+        )
+    ]
+    quick, usual, hard = (p.origin["acquisition_value"] for p in values)
+    assert quick <= usual + 1e-9 and usual >= hard - 0.02

@@ -1,0 +1,437 @@
+"""Laws that hold for every kernel, then what is particular to one."""
+
+import copy
+import math
+import pickle
+
+import numpy as np
+import pytest
+import torch
+from oracles import assert_mean_within, central_difference, kernel_matrix, matern, normal, uniform
+from torch import Tensor, nn
+
+from surrogate import (
+    RBF,
+    Hamming,
+    Kernel,
+    Matern12,
+    Matern32,
+    Matern52,
+    Product,
+    Scaled,
+    Sum,
+    positive_parameter,
+)
+from surrogate.kernels.base import _AutogradLinearised
+from surrogate.workspace import Workspace
+
+# Every kernel sees rows of five columns: three of real numbers, two of categories.
+REAL, CATEGORIES = [0, 1, 2], [3, 4]
+
+
+class Polynomial(Kernel):
+    """What a user writes: a formula, no parameter, not stationary."""
+
+    def forward(self, X1: Tensor, X2: Tensor) -> Tensor:
+        return (1 + X1 @ X2.transpose(-1, -2)) ** 2
+
+
+class Constant(Kernel):
+    """Another: one parameter, a result that is an expanded view."""
+
+    def __init__(self, value: float) -> None:
+        super().__init__()
+        self.log_value = positive_parameter("value", value)
+
+    def forward(self, X1: Tensor, X2: Tensor) -> Tensor:
+        batch = torch.broadcast_shapes(X1.shape[:-2], X2.shape[:-2])
+        return self.log_value.exp().expand(*batch, X1.shape[-2], X2.shape[-2])
+
+
+ELL = [0.3, 1.2, 0.7, 2.0, 0.9]
+
+
+def distance(a, b, ell=ELL, columns=range(5)) -> float:
+    return math.sqrt(
+        sum(((a[j] - b[j]) / e) ** 2 for j, e in zip(columns, ell, strict=True)).item()
+    )
+
+
+def hamming(a, b, ell, columns=CATEGORIES) -> float:
+    return math.exp(-sum(1 / e for j, e in zip(columns, ell, strict=True) if a[j] != b[j]))
+
+
+def mixed(a, b) -> float:
+    return 1.5 * matern(2.5, distance(a, b, ELL[:3], REAL)) * hamming(a, b, [0.5, 2.0])
+
+
+# What it is, what it should be for one pair of points.
+CASES = {
+    "rbf": (RBF(5, ELL, 1.7), lambda a, b: 1.7 * math.exp(-(distance(a, b) ** 2) / 2)),
+    "matern12": (Matern12(5, ELL, 1.7), lambda a, b: 1.7 * matern(0.5, distance(a, b))),
+    "matern32": (Matern32(5, ELL, 1.7), lambda a, b: 1.7 * matern(1.5, distance(a, b))),
+    "matern52": (Matern52(5, ELL, 1.7), lambda a, b: 1.7 * matern(2.5, distance(a, b))),
+    "one lengthscale": (Matern52(5, 0.8), lambda a, b: matern(2.5, distance(a, b, [0.8] * 5))),
+    "columns": (
+        Matern32(2, [0.3, 0.7], columns=[2, 0]),
+        lambda a, b: matern(1.5, distance(a, b, [0.3, 0.7], [2, 0])),
+    ),
+    "hamming": (
+        Hamming(2, [0.5, 2.0], columns=CATEGORIES),
+        lambda a, b: hamming(a, b, [0.5, 2.0]),
+    ),
+    "hamming of all": (Hamming(5, 3.0), lambda a, b: hamming(a, b, [3.0] * 5, range(5))),
+    "scaled": (
+        2.5 * Hamming(2, columns=CATEGORIES),
+        lambda a, b: 2.5 * hamming(a, b, [1.0, 1.0]),
+    ),
+    "sum": (
+        RBF(5, ELL) + Matern12(1, 0.5, columns=[1]),
+        lambda a, b: math.exp(-(distance(a, b) ** 2) / 2) + math.exp(-abs(a[1] - b[1]) / 0.5),
+    ),
+    "product": (
+        Matern52(3, ELL[:3], 1.5, columns=REAL) * Hamming(2, [0.5, 2.0], columns=CATEGORIES),
+        mixed,
+    ),
+    "product of three, sums and scales": (
+        0.5 * (Matern52(3, ELL[:3], 1.5, columns=REAL) * Hamming(2, [0.5, 2.0], columns=CATEGORIES))
+        + RBF(3, 0.6, columns=REAL) * 0.3 * Hamming(2, 0.7, columns=CATEGORIES),
+        lambda a, b: (
+            0.5 * mixed(a, b)
+            + 0.3
+            * math.exp(-(distance(a, b, [0.6] * 3, REAL) ** 2) / 2)
+            * hamming(a, b, [0.7, 0.7])
+        ),
+    ),
+    "a user's own": (Polynomial(), lambda a, b: (1 + float(a @ b)) ** 2),
+    "a user's own, combined": (
+        2.0 * Polynomial() + Constant(0.7) * RBF(5, ELL),
+        lambda a, b: 2 * (1 + float(a @ b)) ** 2 + 0.7 * math.exp(-(distance(a, b) ** 2) / 2),
+    ),
+}
+EVERY_KERNEL = [pytest.param(kernel, id=name) for name, (kernel, _) in CASES.items()]
+SHIFTABLE = [p for p in EVERY_KERNEL if "user" not in str(p.id)]
+WITH_FEATURES = SHIFTABLE  # a user's kernel has none unless it defines them
+SINGLE = [RBF(5, ELL, 1.7), Matern12(5, ELL, 1.7), Matern32(5, ELL, 1.7), Matern52(5, ELL, 1.7)]
+
+
+def rows(rng: torch.Generator, *shape: int) -> Tensor:
+    """Real numbers in three columns, one of three categories in the other two: (*shape, 5)."""
+    real = uniform(rng, *shape, 3)
+    categories = torch.randint(0, 3, (*shape, 2), generator=rng) / 2
+    return torch.cat([real, categories.to(torch.float64)], dim=-1)
+
+
+def flat(kernel: nn.Module) -> np.ndarray:
+    parts = [p.detach().reshape(-1) for p in kernel.parameters()]
+    return torch.cat([*parts, torch.empty(0, dtype=torch.float64)]).numpy()
+
+
+def moved(kernel: Kernel, at: np.ndarray) -> Kernel:
+    """A copy with these values of its parameters."""
+    kernel = copy.deepcopy(kernel)
+    with torch.no_grad():
+        offset = 0
+        for p in kernel.parameters():
+            p.copy_(torch.from_numpy(at[offset : offset + p.numel()]).view(p.shape))
+            offset += p.numel()
+    return kernel
+
+
+# --------------------------------------------------------------------------------------
+# Laws: values.
+# --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("kernel", "formula"), CASES.values(), ids=CASES)
+def test_law_every_kernel_matches_its_formula_one_pair_at_a_time(kernel, formula, rng):
+    X1, X2 = rows(rng, 6), rows(rng, 4)
+    expected = kernel_matrix(formula, X1, X2)
+    torch.testing.assert_close(kernel(X1, X2).detach(), expected, rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(kernel.linearise(X1, X2).K, expected, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("kernel", EVERY_KERNEL)
+def test_law_every_kernel_is_symmetric_and_positive_semidefinite(kernel, rng):
+    X = rows(rng, 12)
+    for K in (kernel(X, X).detach(), kernel.linearise(X, X).K):
+        torch.testing.assert_close(K, K.T, rtol=1e-13, atol=1e-13)
+        assert torch.linalg.eigvalsh(K).min() > -1e-12
+
+
+@pytest.mark.parametrize("kernel", EVERY_KERNEL)
+def test_law_the_diagonal_is_that_of_the_matrix_however_far_from_the_origin(kernel, rng):
+    X = rows(rng, 30) + 3
+    diagonal = kernel.diagonal(X).detach()
+    assert diagonal.shape == (30,)
+    torch.testing.assert_close(kernel(X, X).detach().diagonal(), diagonal, rtol=1e-14, atol=0)
+    torch.testing.assert_close(kernel.linearise(X, X).K.diagonal(), diagonal, rtol=1e-14, atol=0)
+    batched = kernel.diagonal(X.view(3, 2, 5, 5)).detach()
+    torch.testing.assert_close(batched.reshape(-1), diagonal, rtol=1e-14, atol=0)
+
+
+@pytest.mark.parametrize("kernel", EVERY_KERNEL)
+def test_law_every_kernel_computes_batches_as_it_does_one_by_one(kernel, rng):
+    X1, X2 = rows(rng, 3, 2, 6), rows(rng, 3, 2, 4)
+    with torch.no_grad():
+        both, left = kernel(X1, X2), kernel(X1, X2[0, 0])
+        right, itself = kernel(X1[0, 0], X2), kernel(X1, X1)
+        for i in range(3):
+            for j in range(2):
+                torch.testing.assert_close(both[i, j], kernel(X1[i, j], X2[i, j]))
+                torch.testing.assert_close(left[i, j], kernel(X1[i, j], X2[0, 0]))
+                torch.testing.assert_close(right[i, j], kernel(X1[0, 0], X2[i, j]))
+                torch.testing.assert_close(itself[i, j], kernel(X1[i, j], X1[i, j]))
+
+
+@pytest.mark.parametrize("kernel", SHIFTABLE)
+def test_law_a_shift_of_all_inputs_by_a_million_changes_nothing(kernel, rng):
+    X1, X2 = ((rows(rng, n) * 1024).round() / 1024 for n in (7, 5))  # so that the shift is exact
+    G = normal(rng, 7, 5)
+    here, there = kernel.linearise(X1, X2), kernel.linearise(X1 + 1e6, X2 + 1e6)
+    torch.testing.assert_close(there.K, here.K, rtol=1e-9, atol=1e-9)
+    torch.testing.assert_close(kernel(X1 + 1e6, X2 + 1e6).detach(), here.K, rtol=1e-9, atol=1e-9)
+    torch.testing.assert_close(there.inputs(G), here.inputs(G), rtol=1e-8, atol=1e-8)
+
+
+@pytest.mark.parametrize("kernel", EVERY_KERNEL)
+def test_law_no_rows_give_an_empty_matrix(kernel, rng):
+    X = rows(rng, 3)
+    for n, m in ((0, 3), (3, 0), (0, 0)):
+        assert kernel(X[:n], X[:m]).shape == (n, m)
+        linearised = kernel.linearise(X[:n], X[:m])
+        assert linearised.K.shape == (n, m)
+        assert linearised.inputs(torch.zeros(n, m, dtype=torch.float64)).shape == (n, 5)
+
+
+# --------------------------------------------------------------------------------------
+# Laws: gradients.
+# --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("same", [False, True], ids=["k(X1, X2)", "k(X, X)"])
+@pytest.mark.parametrize("kernel", EVERY_KERNEL)
+def test_law_closed_form_gradients_equal_those_of_autograd(kernel, same, rng):
+    X1 = rows(rng, 7)
+    X2 = X1 if same else rows(rng, 4)
+    G = normal(rng, 7, len(X2))
+    closed, automatic = kernel.linearise(X1, X2), _AutogradLinearised(kernel, X1, X2)
+    for ours, theirs, p in zip(
+        kernel.pullback(X1, X2, G), automatic.parameters(G), kernel.parameters(), strict=True
+    ):
+        assert ours.shape == p.shape
+        torch.testing.assert_close(ours, theirs, rtol=1e-10, atol=1e-10)
+    # Without the rows that coincide: there rounding makes a Matérn-1/2 slope of 0 a large one.
+    G = G.clone().fill_diagonal_(0.0) if same else G
+    torch.testing.assert_close(closed.inputs(G), automatic.inputs(G), rtol=1e-10, atol=1e-10)
+    torch.testing.assert_close(closed.inputs(G), kernel.pullback_inputs(X1, X2, G))
+
+
+@pytest.mark.parametrize("kernel", EVERY_KERNEL)
+def test_law_gradients_in_the_parameters_match_central_differences(kernel, rng):
+    X1, X2, G = rows(rng, 6), rows(rng, 4), normal(rng, 6, 4)
+    expected = central_difference(
+        lambda at: float((G * moved(kernel, at)(X1, X2)).sum()), flat(kernel)
+    )
+    received = [g.reshape(-1) for g in kernel.pullback(X1, X2, G)]
+    received = torch.cat([*received, torch.empty(0, dtype=torch.float64)]).numpy()
+    np.testing.assert_allclose(received, expected, rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("kernel", EVERY_KERNEL)
+def test_law_gradients_in_the_inputs_match_central_differences(kernel, rng):
+    X1, X2, G = rows(rng, 6), rows(rng, 4), normal(rng, 6, 4)
+    # Categories cannot be moved a little: a kernel that takes them for numbers is tested on them.
+    columns = 3 if any(isinstance(k, Hamming) for k in kernel.modules()) else 5
+
+    def loss(x: np.ndarray) -> float:
+        moved = X1.clone()
+        moved[:, :columns] = torch.from_numpy(x).view(6, columns)
+        return float((G * kernel(moved, X2)).sum())
+
+    if isinstance(kernel, Hamming):
+        assert torch.equal(kernel.pullback_inputs(X1, X2, G), torch.zeros(6, 5).double())
+        return
+    received = kernel.pullback_inputs(X1, X2, G)
+    expected = central_difference(loss, X1[:, :columns].reshape(-1).numpy())
+    np.testing.assert_allclose(
+        received[:, :columns].reshape(-1).numpy(), expected, rtol=1e-6, atol=1e-6
+    )
+    assert not received[:, columns:].any()
+
+
+@pytest.mark.parametrize("kernel", EVERY_KERNEL)
+def test_law_pullbacks_leave_the_kernel_and_the_graph_of_the_caller_alone(kernel, rng):
+    X1, X2, G = rows(rng, 5).requires_grad_(), rows(rng, 4).requires_grad_(), normal(rng, 5, 4)
+    before = flat(kernel)
+    linearised = kernel.linearise(X1, X2)
+    gradients = (*linearised.parameters(G), linearised.inputs(G), linearised.K)
+    assert not any(g.requires_grad for g in gradients)
+    assert all(p.grad is None for p in (*kernel.parameters(), X1, X2))
+    np.testing.assert_array_equal(flat(kernel), before)
+
+
+@pytest.mark.parametrize("kernel", EVERY_KERNEL)
+def test_law_a_workspace_used_again_gives_the_same_result(kernel, rng):
+    workspace, G = Workspace(), normal(rng, 6, 6)
+    for _ in range(3):
+        X = rows(rng, 6)
+        fresh, reused = kernel.linearise(X, X), kernel.linearise(X, X, workspace)
+        assert torch.equal(reused.K, fresh.K)
+        for ours, theirs in zip(reused.parameters(G), fresh.parameters(G), strict=True):
+            assert torch.equal(ours, theirs)
+        assert torch.equal(reused.inputs(G), fresh.inputs(G))
+    X = rows(rng, 9)  # and the buffers grow with the data
+    assert torch.equal(kernel.linearise(X, X, workspace).K, kernel.linearise(X, X).K)
+
+
+@pytest.mark.parametrize("kernel", SHIFTABLE)
+def test_law_where_all_points_coincide_the_gradient_is_exactly_zero(kernel):
+    X = torch.full((3, 5), 0.3, dtype=torch.float64)
+    G = torch.ones(3, 3, dtype=torch.float64)
+    for X2 in (X, X.clone()):
+        assert torch.equal(kernel.pullback_inputs(X, X2, G), torch.zeros_like(X))
+        for name, g in zip(dict(kernel.named_parameters()), kernel.pullback(X, X2, G), strict=True):
+            assert g.isfinite().all(), name
+            assert not g.any() or "lengthscale" not in name
+        leaf = X.clone().requires_grad_()
+        kernel(leaf, X2.clone()).sum().backward() if not isinstance(kernel, Hamming) else None
+        assert leaf.grad is None or torch.equal(leaf.grad, torch.zeros_like(X))
+
+
+@pytest.mark.parametrize("kernel", SINGLE, ids=str)
+def test_law_a_point_that_meets_another_among_many_is_not_pulled(kernel, rng):
+    X = rows(rng, 8)
+    G = torch.zeros(8, 8, dtype=torch.float64)
+    G[2, 5] = 1.0
+    X[5] = X[2]
+    gradient = kernel.pullback_inputs(X, X, G)
+    assert gradient.abs().max() < 1e-6
+
+
+# --------------------------------------------------------------------------------------
+# Laws: random features, roles, copies.
+# --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kernel", WITH_FEATURES)
+def test_law_random_features_have_the_kernel_as_their_mean_product(kernel, rng):
+    X = torch.cat([rows(rng, 5), rows(rng, 2) * 3])
+    products = []
+    for _ in range(400):
+        phi = kernel.features(33, rng)(X)
+        assert phi.shape == (7, 33)
+        products.append(phi @ phi.T)
+    assert_mean_within(torch.stack(products), kernel(X, X).detach())
+
+
+@pytest.mark.parametrize("kernel", WITH_FEATURES)
+def test_law_random_features_are_one_function_of_each_point_by_itself(kernel, rng):
+    X = rows(rng, 2, 3)
+    phi = kernel.features(16, rng)
+    assert torch.equal(phi(X), phi(X))
+    torch.testing.assert_close(phi(X)[1, 2], phi(X[1, 2]))
+    assert not phi(X).requires_grad
+
+
+@pytest.mark.parametrize("kernel", EVERY_KERNEL)
+def test_law_each_parameter_has_one_role_and_the_width_of_its_own_kernel(kernel):
+    roles = kernel.roles_of_parameters()
+    assert len(roles) == len(list(kernel.parameters()))
+    for (role, dims), (name, p) in zip(roles, kernel.named_parameters(), strict=True):
+        if "lengthscale" in role:
+            assert name.endswith("log_lengthscale")
+            assert p.shape == (dims,)
+
+
+@pytest.mark.parametrize("kernel", [p for p in EVERY_KERNEL if "own" not in str(p.id)])
+def test_law_a_kernel_survives_pickling_and_its_state_can_be_loaded_into_another(kernel, rng):
+    X = rows(rng, 4)
+    twin = pickle.loads(pickle.dumps(kernel))
+    assert torch.equal(twin(X, X), kernel(X, X))
+    other = moved(kernel, flat(kernel) + 0.5)
+    other.load_state_dict(kernel.state_dict())
+    assert torch.equal(other(X, X), kernel(X, X))
+
+
+# --------------------------------------------------------------------------------------
+# One kernel at a time.
+# --------------------------------------------------------------------------------------
+
+
+def test_plus_and_times_build_sums_products_and_multiples():
+    a, b = RBF(1), Matern52(1)
+    assert isinstance(a + b, Sum)
+    assert isinstance(a * b, Product)
+    assert isinstance(2.0 * a, Scaled)
+    assert isinstance(a * 2.0, Scaled)
+    assert (a * 2.0).scale.item() == pytest.approx(2.0)
+
+
+def test_a_stationary_kernel_given_no_lengthscale_takes_one_that_grows_with_the_root_of_dims():
+    for dims in (1, 4, 9):
+        ell = Matern52(dims).lengthscale
+        assert ell.shape == (dims,)
+        torch.testing.assert_close(ell.detach(), torch.full_like(ell, math.sqrt(dims) / 5))
+
+
+def test_parameters_read_in_their_own_units():
+    kernel = RBF(2, [0.3, 2.0], 1.7)
+    torch.testing.assert_close(kernel.lengthscale.detach(), torch.tensor([0.3, 2.0]).double())
+    assert kernel.variance.item() == pytest.approx(1.7)
+    hamming = Hamming(3, 0.5)
+    torch.testing.assert_close(hamming.lengthscale.detach(), torch.full((3,), 0.5).double())
+
+
+def test_a_kernel_names_its_inputs_when_printed():
+    assert str(Matern52(2, columns=[0, 3])) == "Matern52(dims=2, columns=(0, 3))"
+    assert str(Hamming(2)) == "Hamming(dims=2)"
+
+
+@pytest.mark.parametrize("dims", [1, 2, 5])
+def test_the_frequencies_of_a_matern_are_those_of_its_spectral_density(dims, rng):
+    # E exp(iωᵀx) = ρ(x), Bochner's theorem: Rasmussen & Williams (2006), eq. 4.5.
+    x = normal(rng, 6, dims)
+    for kernel, nu in ((Matern12, 0.5), (Matern32, 1.5), (Matern52, 2.5)):
+        omega = kernel.frequencies(20_000, dims, rng)
+        expected = torch.tensor([matern(nu, float(row.norm())) for row in x]).double()
+        assert_mean_within(torch.cos(x @ omega).T, expected)
+
+
+def test_hamming_features_tell_apart_any_two_categories(rng):
+    X = torch.tensor([[-2.0], [-1.0], [0.0], [1.0], [0.5], [0.25], [1e6], [1e6 + 1]]).double()
+    kernel = Hamming(1, 0.2)  # 0.7 % shared
+    products = [(lambda p: p @ p.T)(kernel.features(50, rng)(X)) for _ in range(300)]
+    assert_mean_within(torch.stack(products), kernel(X, X).detach())
+
+
+def test_a_kernel_without_features_says_how_to_get_samples(rng):
+    with pytest.raises(TypeError, match=r"Polynomial has no random features.*define `features"):
+        Polynomial().features(8, rng)
+
+
+def test_two_kernels_that_share_parameters_are_refused():
+    kernel = RBF(1)
+    for combine in (Sum, Product):
+        with pytest.raises(ValueError, match=r"share parameters.*copy\.deepcopy"):
+            combine(kernel, 2.0 * kernel)
+
+
+@pytest.mark.parametrize("make", [RBF, Matern12, Matern32, Matern52, Hamming])
+def test_arguments_that_do_not_fit_together_are_named(make):
+    with pytest.raises(ValueError, match=r"dims must be at least 1; got 0"):
+        make(0)
+    with pytest.raises(ValueError, match=r"columns must name 2 column\(s\).*got \[1\]"):
+        make(2, columns=[1])
+    with pytest.raises(ValueError, match=r"one number or 2 of them.*got shape \(3,\)"):
+        make(2, [1.0, 2.0, 3.0])
+    for bad in (0.0, -1.0, math.nan, math.inf):
+        with pytest.raises(ValueError, match="lengthscale must be positive and finite; got"):
+            make(2, bad)
+
+
+def test_variances_and_scales_must_be_positive():
+    with pytest.raises(ValueError, match="variance must be positive and finite; got 0"):
+        RBF(1, variance=0.0)
+    with pytest.raises(ValueError, match="scale must be positive and finite; got -2"):
+        -2.0 * RBF(1)
