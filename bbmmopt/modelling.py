@@ -84,8 +84,10 @@ class Belief:
         fantasised: The same, with pending and failed trials put in at what was expected of them:
             uncertainty is gone there, so nobody goes there again.
         transform: From the user's units (larger better) to model units.
-        incumbent: The best of the complete trials in model units: as observed when the objective
-            is exact, else by the posterior mean, which noise does not flatter. -inf without data.
+        incumbent: What the next trial should beat, in model units. The best of the complete trials,
+            as observed when the objective is exact, else by the posterior mean, which noise does
+            not flatter; or what is expected of a pending trial, if that is more: or the next one
+            would go right beside it. -inf without data.
         data: What it was built from.
     """
 
@@ -243,17 +245,17 @@ def _evenly(n: int, most: int) -> np.ndarray:
     return np.unique(np.linspace(0, n - 1, min(n, most)).round().astype(int))
 
 
-def _fit(
-    start: ExactGP, data: Data, transform: TargetTransform, tolerance: float
-) -> ExactGP:
+def _fit(start: ExactGP, data: Data, transform: TargetTransform, tolerance: float) -> ExactGP:
     rows = _evenly(len(data.y), _FIT_ROWS)
     X, y, noise = _tensors(data, transform)
+    if bool((y == y[0]).all()):
+        # A constant is best explained by endless lengthscales, under which nothing but corners
+        # would be tried. As long as it tells nothing else, the prior knows better.
+        return start
     return fit(start, X[rows], y[rows], noise=noise[rows], restart=False, tolerance=tolerance)
 
 
-def _loo_density(
-    model: ExactGP, data: Data, transform: TargetTransform, kept: np.ndarray
-) -> float:
+def _loo_density(model: ExactGP, data: Data, transform: TargetTransform, kept: np.ndarray) -> float:
     """Mean log density of each value kept, given all others, per unit of the user's scale."""
     X, y, noise = _tensors(data, transform)
     mean, std = model.condition(X, y, noise).leave_one_out()
@@ -284,7 +286,10 @@ def _with_fantasies(
     fantasised = posterior
     if len(data.pending):
         X = torch.from_numpy(data.pending)
-        fantasised = fantasised.append(X, fantasised.marginals(X)[0])
+        mean = fantasised.marginals(X)[0]
+        fantasised = fantasised.append(X, mean)
+        if len(posterior.y):
+            incumbent = max(incumbent, float(mean.max()))
     if len(data.failed):
         X = torch.from_numpy(data.failed)
         mean = fantasised.marginals(X)[0]

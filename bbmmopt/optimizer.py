@@ -79,8 +79,9 @@ class Optimizer:
         optimizer.tell(trial, error(**trial.params))
 
     A suggestion is a function of the seed, the trial's number and what has been told: a run that
-    was killed and opened again goes on as it would have. Safe to use from several threads, and
-    from several processes on one storage.
+    was killed and opened again goes on as it would have. (A trial that was under way then stays
+    so until it is told, taken over, or its worker asks again under the same name: see `ask`.)
+    Safe to use from several threads, and from several processes on one storage.
 
     Args:
         space: A Space, {name: parameter}, or a whole Problem.
@@ -136,7 +137,12 @@ class Optimizer:
                 version=_VERSION,
             )
         )
-        _check_same(record, self.problem, seed, wanted)
+        try:
+            _check_same(record, self.problem, seed, wanted)
+        except StudyDiffers:
+            if self.storage is not storage:
+                self.storage.close()
+            raise
         self.seed = record.seed
         self._strategy = Global(
             self.space, record.settings["n_start"], record.settings["acquisition"]
@@ -519,9 +525,15 @@ class Optimizer:
 
         Raises:
             NoCompleteTrial: If nothing was told yet.
+            ValueError: If there are several objectives or constraints.
         """
         with self._lock:
             belief = self.belief()
+            if self.problem.constraints:
+                raise ValueError(
+                    "constraints are not modelled yet, and the point of best expected value may "
+                    "break them; `best` is the best trial that does not."
+                )
             if not len(belief.data.y):
                 raise NoCompleteTrial(
                     "there is no complete trial yet to base a recommendation on: tell one first."

@@ -8,7 +8,7 @@ values alone (but for ties among the worst), work for any finite values, and liv
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from scipy.optimize import minimize_scalar
@@ -121,7 +121,8 @@ class YeoJohnson:
             w = _power(u, power)
             return 0.5 * len(u) * np.log(w.var() + 1e-300) - (power - 1) * log_slope.sum()
 
-        power = float(minimize_scalar(cost, bounds=(-2.0, 4.0), options={"xatol": 1e-3}).x)
+        found: Any = minimize_scalar(cost, bounds=(-2.0, 4.0), options={"xatol": 1e-3})
+        power = float(found.x)
         centre, scale = _mean_and_std(_power(u, power))
         return YeoJohnson(power, median, spread, centre, scale)
 

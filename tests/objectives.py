@@ -73,6 +73,15 @@ def dies_once(x: float, y: float, folder: str, how: str) -> float:
     os._exit(7)
 
 
+def dies_first(x: float, y: float, folder: str) -> float:
+    """The first call, of all processes, kills its process."""
+    try:
+        (Path(folder) / "first").touch(exist_ok=False)
+    except FileExistsError:
+        return bowl(x, y)
+    os._exit(3)
+
+
 class Unreadable(Exception):
     """Pickles, and then cannot be read: a common mistake."""
 

@@ -81,6 +81,7 @@ class Database:
             connection = self._engine.raw_connection()
             try:
                 cursor = connection.cursor()
+                self._refuse_foreign(cursor)
                 (mode,) = cursor.execute("PRAGMA journal_mode").fetchone()
                 if mode.lower() != "wal":
                     cursor.execute("PRAGMA journal_mode=WAL")
@@ -95,6 +96,15 @@ class Database:
                 time.sleep(0.01)
             finally:
                 connection.close()
+
+    def _refuse_foreign(self, cursor: sqlite3.Cursor) -> None:
+        """Leave alone what another program keeps in SQLite; a path is soon mistyped."""
+        tables = [name for (name,) in cursor.execute("SELECT name FROM sqlite_master")]
+        if tables and not any(name.startswith("bbmmopt_") for name in tables):
+            raise StorageError(
+                f"{self.name} belongs to another program: it is an SQLite file with the tables "
+                f"{', '.join(sorted(tables)[:5])}. Give the path of a study, or of a new file."
+            )
 
     @contextmanager
     def _advice(self) -> Iterator[None]:

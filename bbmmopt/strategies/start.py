@@ -40,7 +40,7 @@ class SpaceFilling:
             d, scramble=True, seed=int.from_bytes(digest) % 2**62
         )
         engine.fast_forward(request.number)
-        # A point that was seen is passed over; each trial has a stretch of its own to go on into.
+        # A point that was seen is passed over, for the next unseen one further on.
         for block in (1, 64, 4096, 65536):
             X = domain.place(engine.draw(block, dtype=torch.float64).numpy())
             unseen = np.flatnonzero(domain.unseen(X))

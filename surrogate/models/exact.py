@@ -142,6 +142,7 @@ class ExactGP(nn.Module):
         return Posterior.of(self, X, as_targets("y", y, len(X)), as_noise(noise, len(X)))
 
 
+@torch.no_grad()
 def log_marginal_likelihood_and_gradient(
     model: ExactGP, X: Tensor, y: Tensor, noise: Tensor, workspace: Workspace
 ) -> tuple[float, list[Tensor], float]:

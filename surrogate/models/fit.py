@@ -164,14 +164,13 @@ class _Objective:
     def __call__(self, free: np.ndarray) -> tuple[float, np.ndarray]:
         self.evaluations += 1
         self._write(free)
-        with torch.no_grad():
-            try:
-                value, gradients, jitter = log_marginal_likelihood_and_gradient(
-                    self._model, *self._data, self._workspace
-                )
-            except NotPositiveDefinite:
-                # Far out in the box; the line search backs away.
-                return math.inf, np.zeros(len(free))
+        try:
+            value, gradients, jitter = log_marginal_likelihood_and_gradient(
+                self._model, *self._data, self._workspace
+            )
+        except NotPositiveDefinite:
+            # Far out in the box; the line search backs away.
+            return math.inf, np.zeros(len(free))
         self.jitter = max(self.jitter, jitter)
         prior, prior_gradient = self._priors.log_density(self._flat[:-1])
         gradient = torch.cat([g.reshape(-1) for g in gradients]).numpy()

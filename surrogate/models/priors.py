@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
@@ -66,28 +67,27 @@ def _lengthscale(dims: int) -> Prior:
     return Prior(density, density.mode, 5e-3, 1e3)
 
 
-def _noise(low: float) -> Callable[[int], Prior]:
-    density = LogNormal(-4.0, 1.0)
-    return lambda dims: Prior(density, density.mode, low, 10.0)
+def _flat_lengthscale(dims: int) -> Prior:
+    return Prior(None, math.sqrt(dims) / 5, 1e-6, 1e6)
 
 
-def _variance(dims: int) -> Prior:
-    # Targets are standardised, so s² near 1; wide enough for data that are mostly flat.
-    return Prior(LogNormal(0.5, 0.7071), 1.0, 1e-2, 1e2)
+def _whatever_dims(prior: Prior) -> Callable[[int], Prior]:
+    return partial(_given, prior)  # and no lambda: models are pickled with their priors
 
 
-def _category(dims: int) -> Prior:
-    # ℓ = 0.5 means a correlation of 0.14 between categories, ℓ = 3 one of 0.72.
-    return Prior(LogNormal(0.25, 1.0), 0.5, 5e-2, 50.0)
+def _given(prior: Prior, dims: int) -> Prior:
+    return prior
 
 
 DIMENSION_SCALED = PriorSet(
     "dimension-scaled-1",
     {
         "lengthscale": _lengthscale,
-        "variance": _variance,
-        "noise": _noise(1e-4),
-        "category_lengthscale": _category,
+        # Targets are standardised, so s² near 1; wide enough for data that are mostly flat.
+        "variance": _whatever_dims(Prior(LogNormal(0.5, 0.7071), 1.0, 1e-2, 1e2)),
+        "noise": _whatever_dims(Prior(LogNormal(-4.0, 1.0), math.exp(-5.0), 1e-4, 10.0)),
+        # ℓ = 0.5 means a correlation of 0.14 between categories, ℓ = 3 one of 0.72.
+        "category_lengthscale": _whatever_dims(Prior(LogNormal(0.25, 1.0), 0.5, 5e-2, 50.0)),
     },
 )
 """For inputs in the unit cube and standardised targets with unknown noise.
@@ -99,17 +99,17 @@ with a floor of 1e-4.
 
 EXACT_OBJECTIVE = PriorSet(
     "exact-objective-1",
-    {**DIMENSION_SCALED.by_role, "noise": lambda dims: Prior(None, 1e-6, 1e-8, 1e-4)},
+    {**DIMENSION_SCALED.by_role, "noise": _whatever_dims(Prior(None, 1e-6, 1e-8, 1e-4))},
 )
 """As `dimension-scaled-1`, for a deterministic function: noise near 1e-6, only for stability."""
 
 FLAT = PriorSet(
     "flat-1",
     {
-        "lengthscale": lambda dims: Prior(None, math.sqrt(dims) / 5, 1e-6, 1e6),
-        "variance": lambda dims: Prior(None, 1.0, 1e-9, 1e9),
-        "noise": lambda dims: Prior(None, 1e-2, 1e-10, 1e9),
-        "category_lengthscale": lambda dims: Prior(None, 1.0, 1e-2, 1e3),
+        "lengthscale": _flat_lengthscale,
+        "variance": _whatever_dims(Prior(None, 1.0, 1e-9, 1e9)),
+        "noise": _whatever_dims(Prior(None, 1e-2, 1e-10, 1e9)),
+        "category_lengthscale": _whatever_dims(Prior(None, 1.0, 1e-2, 1e3)),
     },
 )
 """No prior, wide bounds: plain maximum likelihood, for data in any units."""

@@ -97,6 +97,9 @@ def test_one_worker_runs_in_the_calling_thread_and_several_do_not() -> None:
     quiet(objective=where, workers=2)
     assert threading.current_thread() not in seen
     assert not any(thread.is_alive() for thread in seen)
+    seen.clear()
+    quiet(objective=where, workers=100, n_trials=1)  # no more workers than trials
+    assert seen == [threading.current_thread()]
 
 
 def test_threads_run_as_many_trials_at_a_time_as_there_are_workers() -> None:

@@ -16,6 +16,7 @@ from objectives import (
     SPACE,
     apply_one,
     bowl,
+    dies_first,
     dies_once,
     exits,
     params,
@@ -64,15 +65,30 @@ def test_any_object_with_submit_done_and_result_will_do() -> None:
     assert [t.number for t in result.trials] == list(range(10))
 
 
+class OneLater(Foreign):
+    """Each job is done as soon as the next one is submitted; the last ones at once."""
+
+    def __init__(self, total: int) -> None:
+        super().__init__()
+        self.total = total
+
+    def submit(self, function: Callable[..., Any], /, *args: Any) -> Job:
+        job = super().submit(function, *args)
+        job.polls = 0 if len(self.jobs) == self.total else 10**9
+        for earlier in self.jobs[:-1]:
+            earlier.polls = min(earlier.polls, 0)
+        return job
+
+
 def test_a_trial_is_asked_for_only_when_a_worker_is_free_and_all_results_are_told() -> None:
     optimizer = Optimizer(SPACE, minimize="value", seed=0)
-    executor, told = Foreign(), []
+    executor, told, most = OneLater(12), [], []
 
     def look() -> None:
         under_way = [t.number for t in optimizer.trials if t.state == TrialState.RUNNING]
-        assert len(under_way) <= 3  # this one included
-        finished = [k for k, job in enumerate(executor.jobs) if job.polls < 0]
-        assert finished == sorted(told)
+        most.append(len(under_way))  # this one included
+        finished = [k for k, job in enumerate(executor.jobs) if job.polls <= 0]
+        assert finished == told
 
     executor.on_submit = look
     result = run(
@@ -85,6 +101,7 @@ def test_a_trial_is_asked_for_only_when_a_worker_is_free_and_all_results_are_tol
         callbacks=[lambda _, trial: told.append(trial.number)],
     )
     assert states(result) == ["complete"] * 12
+    assert max(most) == 2  # a third one would have been asked for without knowing the first
 
 
 def test_executors_of_concurrent_futures_are_used_and_left_open() -> None:
@@ -132,6 +149,12 @@ def test_a_worker_that_dies_costs_its_own_trial_only(tmp_path: Path, how: str, s
     (failed,) = (t for t in result.trials if t.state == TrialState.FAILED)
     assert failed.reason is not None
     assert says in failed.reason
+
+
+def test_a_worker_that_died_is_replaced(tmp_path: Path) -> None:
+    objective = partial(dies_first, folder=str(tmp_path))
+    result = quiet(objective=objective, executor="processes", n_trials=3)
+    assert states(result) == ["failed", "complete", "complete"]
 
 
 def test_a_worker_that_always_dies_does_not_end_the_run() -> None:

@@ -127,15 +127,29 @@ def test_failed_trials_are_put_in_at_no_more_than_the_median():
     assert (fantasised_std < std).all()
 
 
-def test_trials_without_a_value_never_touch_the_parameters_nor_the_incumbent():
+def test_trials_without_a_value_never_touch_the_parameters_nor_the_predictions():
     alone, among = made(PLANE, 14), made(PLANE, 14, pending=3, failed=5)
     among = Data(alone.X, alone.y, alone.errors, among.pending, among.failed, False)
     beliefs = [Modeller(PLANE).belief(data) for data in (alone, among)]
     for a, b in zip(*(x.posterior.model.parameters() for x in beliefs), strict=True):
         assert torch.equal(a, b)
-    assert beliefs[0].incumbent == beliefs[1].incumbent
     X = np.random.default_rng(1).random((5, 2))
     assert np.array_equal(beliefs[0].predict(X), beliefs[1].predict(X))
+
+
+def test_the_next_trial_has_to_beat_what_is_expected_of_a_pending_one_but_not_of_a_failed_one():
+    done, better = made(PLANE, 14), np.array([[0.26, 0.99]])  # the top of the function is there
+    beliefs = [
+        Modeller(PLANE).belief(Data(done.X, done.y, done.errors, pending, failed, False))
+        for pending, failed in (
+            (done.pending, done.failed),
+            (better, done.failed),
+            (done.pending, better),
+        )
+    ]
+    expected, _ = beliefs[0].posterior.marginals(torch.from_numpy(better))
+    assert beliefs[0].incumbent < beliefs[1].incumbent == pytest.approx(float(expected), abs=1e-12)
+    assert beliefs[2].incumbent == beliefs[0].incumbent
 
 
 def test_before_any_result_pending_and_failed_trials_are_modelled_on_the_prior():
@@ -255,6 +269,7 @@ def test_a_constant_objective_is_predicted_as_that_constant(y):
     belief = Modeller(PLANE).belief(made(PLANE, 10, f=lambda X: np.full(len(X), y)))
     mean, std = belief.predict(np.array([[0.2, 0.9]]))
     assert mean[0] == pytest.approx(y) and np.isfinite(std).all()
+    assert (belief.lengthscales < 1).all()  # or nothing but corners would be explored
 
 
 def test_repeated_points_are_modelled_even_when_they_contradict_an_exact_objective():

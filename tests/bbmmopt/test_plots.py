@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from matplotlib.axes import Axes
-from matplotlib.collections import PathCollection, QuadMesh
+from matplotlib.collections import QuadMesh
 from matplotlib.contour import QuadContourSet
 from matplotlib.figure import Figure
 from matplotlib.text import Text
@@ -212,6 +212,12 @@ def test_of_a_logarithmic_function_only_values_far_below_the_largest_are_cut_off
     assert high - low >= 10
     label = filled.colorbar.ax.get_ylabel()
     assert f"one colour below {low:.3g}" in label
+    # Where measurements are poor, all values lie within e^-12 of the largest.
+    poor = run(XY, [(3.0, 0.5), (1.0, 0.5), (2.0, 0.5)], noise="noisy")
+    shallow = plot_acquisition(poor, "x", "y")
+    filled = next(c for c in shallow.collections if isinstance(c, QuadContourSet) and c.filled)
+    assert filled.extend == "neither"
+    assert 4 < np.ptp(filled.levels) < 12
     flat = plot_acquisition(smooth, "a", "b", acquisition="ucb")
     filled = next(c for c in flat.collections if isinstance(c, QuadContourSet) and c.filled)
     assert filled.extend == "neither"
@@ -532,7 +538,7 @@ def test_one_of_several_objectives_is_chosen_by_name():
     assert marks(ax, "best").tolist() == [[2, 2.0]]  # the cheapest, trial 1, is infeasible
     with pytest.raises(ValueError, match="pass name=, one of 'cost', 'gain'"):
         plot_history(optimizer)
-    with pytest.raises(ValueError, match="no objective 'gian'.*Did you mean 'gain'"):
+    with pytest.raises(ValueError, match=r"no objective 'gian'.*Did you mean 'gain'"):
         plot_history(optimizer, name="gian")
     for plot in SURFACES:
         with pytest.raises(ValueError, match="several objectives"):
@@ -585,10 +591,10 @@ def test_the_advice_for_an_inactive_parameter_works(mixed):
 @pytest.mark.parametrize("plot", EVERY)
 def test_without_data_the_error_says_what_there_is(plot):
     optimizer = Optimizer({"x": Real(0, 1)}, minimize="loss", seed=0)
-    with pytest.raises(NoCompleteTrial, match="has (none|0 unfinished)"):
+    with pytest.raises(NoCompleteTrial, match=r"has (none|0 unfinished)"):
         plot(optimizer)
     optimizer.ask()
-    with pytest.raises(NoCompleteTrial, match="has 1 (running|unfinished)"):
+    with pytest.raises(NoCompleteTrial, match=r"has 1 (running|unfinished)"):
         plot(optimizer)
     assert plt.get_fignums() == []
 
@@ -700,7 +706,7 @@ def test_an_opened_study_makes_the_same_pictures(tmp_path):
         ax = plot_acquisition(opened)
         assert ax.get_title().startswith("Upper confidence bound")
         np.testing.assert_array_equal(marks(ax, "next"), wanted)
-        with pytest.raises(UnknownStudy, match="no study 'other'.*there are: 'default'"):
+        with pytest.raises(UnknownStudy, match=r"no study 'other'.*there are: 'default'"):
             Optimizer.open(path, "other")
         # A storage given stays open.
         with pytest.raises(UnknownStudy):

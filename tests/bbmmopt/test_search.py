@@ -38,13 +38,13 @@ def seeded(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
-def search_for(acquisition, domain, *, seed=0, search=None, centres=None):
+def search_for(acquisition, domain, *, seed=0, search=None, centres=None, scale=1.0):
     d = len(domain.space)
     return maximise(
         acquisition,
         domain,
         generator=seeded(seed),
-        scale=torch.ones(d, dtype=torch.float64),
+        scale=torch.full((d,), scale, dtype=torch.float64),
         centres=np.empty((0, d)) if centres is None else centres,
         search=search,
     )
@@ -231,10 +231,15 @@ def test_in_a_continuous_space_the_top_is_found():
     assert found.value == pytest.approx(0, abs=1e-5) and found.evaluations > 512
 
 
-def test_a_top_outside_the_space_is_found_on_its_boundary_exactly():
+def test_a_top_outside_the_space_is_found_on_its_boundary():
     space = Space({"x": Real(0, 1), "y": Real(0, 1)})
-    found = search_for(Peak(np.array([1.5, -0.5])), Domain(space))
-    assert np.array_equal(found.x, [1.0, 0.0])
+    for scale in (1.0, *np.random.default_rng(0).uniform(0.05, 50, 40)):
+        found = search_for(
+            Peak(np.array([1.5, -0.5])), Domain(space), search=QUICK, scale=float(scale)
+        )
+        np.testing.assert_allclose(found.x, [1.0, 0.0], rtol=0, atol=1e-15)
+        assert np.array_equal(space.snap(found.x), found.x)
+        assert space.decode(found.x) == {"x": 1.0, "y": 0.0}
 
 
 MIXED = Space(
@@ -326,6 +331,13 @@ def test_fixed_columns_have_their_values_and_the_others_are_searched():
     found = search_for(Peak(top), Domain(MIXED, fixed))
     np.testing.assert_allclose(found.x, [0.9, 0.775, 0.9, 15 / 16, 1 / 6, 0.5], atol=1e-3)
     assert found.x[0] == 0.9 and found.x[3] == 15 / 16
+
+
+def test_no_climb_leaves_a_fixed_column():
+    space = Space({"x": Real(0, 1), "y": Real(0, 1)})
+    found = search_for(Peak(np.array([0.1, 0.7])), Domain(space, {0: 0.9}))
+    np.testing.assert_allclose(found.x, [0.9, 0.7], atol=1e-3)
+    assert found.value == pytest.approx(-(0.8**2), abs=1e-5)
 
 
 def test_with_every_column_fixed_there_is_one_point_and_then_none():

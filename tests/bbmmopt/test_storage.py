@@ -426,6 +426,17 @@ def test_what_cannot_be_opened_is_refused_with_advice(where, message, tmp_path, 
         open_storage(where)
 
 
+def test_an_sqlite_file_of_another_program_is_refused_and_left_as_it_was(tmp_path):
+    path = tmp_path / "photos.sqlite"
+    with sqlite3.connect(path) as connection:
+        connection.execute("CREATE TABLE photos (id INTEGER)")
+    connection.close()
+    before = path.read_bytes()
+    with pytest.raises(StorageError, match="belongs to another program.*photos"):
+        open_storage(path)
+    assert path.read_bytes() == before
+
+
 def test_a_newer_schema_is_refused_in_one_line(path):
     with sqlite3.connect(path) as connection:
         connection.execute("UPDATE bbmmopt_schema SET version = 99")

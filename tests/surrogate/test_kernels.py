@@ -231,7 +231,7 @@ def test_law_closed_form_gradients_equal_those_of_autograd(kernel, same, rng):
 def test_law_gradients_in_the_parameters_match_central_differences(kernel, rng):
     X1, X2, G = rows(rng, 6), rows(rng, 4), normal(rng, 6, 4)
     expected = central_difference(
-        lambda at: float((G * moved(kernel, at)(X1, X2)).sum()), flat(kernel)
+        lambda at: (G * moved(kernel, at)(X1, X2)).sum().item(), flat(kernel)
     )
     received = [g.reshape(-1) for g in kernel.pullback(X1, X2, G)]
     received = torch.cat([*received, torch.empty(0, dtype=torch.float64)]).numpy()
@@ -247,7 +247,7 @@ def test_law_gradients_in_the_inputs_match_central_differences(kernel, rng):
     def loss(x: np.ndarray) -> float:
         moved = X1.clone()
         moved[:, :columns] = torch.from_numpy(x).view(6, columns)
-        return float((G * kernel(moved, X2)).sum())
+        return (G * kernel(moved, X2)).sum().item()
 
     if isinstance(kernel, Hamming):
         assert torch.equal(kernel.pullback_inputs(X1, X2, G), torch.zeros(6, 5).double())

@@ -1,0 +1,175 @@
+import math
+
+import numpy as np
+import pytest
+from oracles import quadratic_minimum_in_box
+from scipy import optimize
+
+from surrogate.models.descent import Minimum, minimise
+
+
+def quadratic(A, c):
+    return lambda x: (0.5 * (x - c) @ A @ (x - c), A @ (x - c))
+
+
+def rosenbrock(x):
+    return optimize.rosen(x), optimize.rosen_der(x)
+
+
+def random_problem(seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """A of condition up to 10⁴, a centre mostly outside the unit box, a start inside."""
+    rng = np.random.default_rng(seed)
+    p = int(rng.integers(1, 7))
+    Q, _ = np.linalg.qr(rng.normal(size=(p, p)))
+    A = (Q * 10 ** rng.uniform(-2, 2, size=p)) @ Q.T
+    return A, 2 * rng.normal(size=p), rng.uniform(-1, 1, size=p)
+
+
+class Recorded:
+    def __init__(self, function) -> None:
+        self.function, self.calls = function, []
+
+    def __call__(self, x):
+        self.calls.append(x.copy())
+        return self.function(x)
+
+
+@pytest.mark.parametrize("seed", range(150))
+def test_a_quadratic_in_a_box_is_minimised_whichever_bounds_are_active(seed):
+    A, c, x = random_problem(seed)
+    low, high = -np.ones(len(c)), np.ones(len(c))
+    function = quadratic(A, c)
+    found = minimise(function, x, low, high, tolerance=1e-9)
+    best, _ = function(quadratic_minimum_in_box(A, c, low, high))
+    assert found.converged
+    assert found.value == pytest.approx(best, rel=1e-6, abs=1e-6)
+    assert found.value == function(found.x)[0]
+    np.testing.assert_array_equal(found.gradient, function(found.x)[1])
+
+
+def test_boxes_are_solved_in_ten_evaluations_on_average():
+    # Before it used the Hessian's block along active bounds it took 30, and sometimes got stuck.
+    evaluations = 0
+    for seed in range(100):
+        A, c, x = random_problem(seed)
+        box = np.ones(len(c))
+        evaluations += minimise(quadratic(A, c), x, -box, box, tolerance=1e-6).evaluations
+    assert evaluations <= 1000
+
+
+@pytest.mark.parametrize("dims", [2, 5])
+def test_rosenbrock_is_followed_to_the_end_of_its_valley(dims):
+    found = minimise(
+        rosenbrock, np.full(dims, -1.2), np.full(dims, -3.0), np.full(dims, 3.0), tolerance=1e-10
+    )
+    assert found.converged
+    np.testing.assert_allclose(found.x, 1.0, atol=1e-3)
+
+
+def test_rosenbrock_cut_off_by_a_bound_agrees_with_scipy():
+    low, high = np.array([-2.0, -2.0, -2.0]), np.array([0.5, 2.0, 2.0])
+    x = np.array([-1.0, 1.0, 0.5])
+    expected = optimize.minimize(
+        rosenbrock, x, jac=True, method="L-BFGS-B", bounds=list(zip(low, high, strict=True))
+    )
+    found = minimise(rosenbrock, x, low, high, tolerance=1e-10)
+    np.testing.assert_allclose(found.x, expected.x, atol=1e-4)
+    assert found.x[0] == 0.5
+
+
+def test_no_point_outside_the_box_is_ever_evaluated():
+    low, high = np.array([-0.3, -1.0]), np.array([0.2, 0.4])
+    function = Recorded(rosenbrock)
+    minimise(function, np.array([-5.0, 7.0]), low, high)  # starts outside: moved in
+    calls = np.array(function.calls)
+    assert (calls >= low).all() and (calls <= high).all()
+
+
+def test_every_call_is_counted():
+    function = Recorded(rosenbrock)
+    found = minimise(function, np.zeros(2), np.full(2, -2.0), np.full(2, 2.0))
+    assert found.evaluations == len(function.calls)
+
+
+@pytest.mark.parametrize("limit", [1, 2, 3, 7])
+def test_no_more_evaluations_are_made_than_allowed(limit):
+    function = Recorded(rosenbrock)
+    found = minimise(
+        function, np.full(3, -1.2), np.full(3, -3.0), np.full(3, 3.0), max_evaluations=limit
+    )
+    assert len(function.calls) == limit
+    assert not found.converged
+    assert str(limit) in found.message
+    assert found.value == min(rosenbrock(x)[0] for x in function.calls)
+
+
+@pytest.mark.parametrize("outside", [math.inf, math.nan])
+def test_values_that_are_not_finite_are_backed_away_from(outside):
+    def function(x):  # a cliff right behind the minimum at 0.9
+        return ((x[0] - 0.9) ** 2, 2 * (x - 0.9)) if x[0] < 1 else (outside, np.zeros(1))
+
+    found = minimise(function, np.array([-4.0]), np.array([-9.0]), np.array([9.0]), tolerance=1e-8)
+    assert found.converged
+    np.testing.assert_allclose(found.x, 0.9, atol=1e-3)
+
+
+def test_a_start_that_is_not_finite_is_not_called_a_minimum():
+    found = minimise(lambda x: (math.inf, np.zeros(2)), np.zeros(2), -np.ones(2), np.ones(2))
+    assert not found.converged
+    assert "not finite" in found.message
+    assert found.inverse_hessian is None
+
+
+def test_a_gradient_that_lies_ends_the_search_instead_of_looping():
+    found = minimise(lambda x: (x @ x, -2 * x), np.ones(2), np.full(2, -3.0), np.full(2, 3.0))
+    assert not found.converged
+    assert "no step" in found.message
+    np.testing.assert_array_equal(found.x, 1.0)
+
+
+def test_a_start_at_the_minimum_costs_one_evaluation():
+    found = minimise(quadratic(np.eye(2), np.zeros(2)), np.zeros(2), -np.ones(2), np.ones(2))
+    assert found.converged and found.evaluations == 1
+    assert found.inverse_hessian is None
+
+
+def test_nothing_to_vary_costs_one_evaluation():
+    nothing = np.empty(0)
+    found = minimise(lambda x: (1.5, x), nothing, nothing, nothing)
+    assert isinstance(found, Minimum)
+    assert found.converged and found.value == 1.5
+
+
+def test_a_start_in_the_corner_the_function_pushes_into_stays_there():
+    found = minimise(lambda x: (x.sum(), np.ones(3)), np.zeros(3), np.zeros(3), np.ones(3))
+    assert found.converged and found.evaluations == 1
+
+
+def test_the_inverse_hessian_comes_out_near_the_true_one():
+    A = np.array([[3.0, 1.0], [1.0, 0.5]])
+    box = np.full(2, 9.0)
+    found = minimise(quadratic(A, np.zeros(2)), np.array([2.0, -1.0]), -box, box, tolerance=1e-12)
+    np.testing.assert_allclose(found.inverse_hessian, np.linalg.inv(A), rtol=0.05)
+
+
+def test_a_warm_inverse_hessian_saves_evaluations_and_is_not_written_into():
+    dims = 8
+    Q, _ = np.linalg.qr(np.random.default_rng(0).normal(size=(dims, dims)))
+    A, box = (Q * np.logspace(-1, 2, dims)) @ Q.T, np.full(dims, 9.0)
+    start, centre = np.full(dims, 0.5), np.full(dims, 0.2)
+    cold = minimise(quadratic(A, np.zeros(dims)), start, -box, box, tolerance=1e-8)
+    before = cold.inverse_hessian.copy()
+    warm = minimise(
+        quadratic(A, centre), start, -box, box, tolerance=1e-8, inverse_hessian=cold.inverse_hessian
+    )
+    np.testing.assert_allclose(warm.value, 0.0, atol=1e-7)
+    assert 2 * warm.evaluations <= cold.evaluations
+    np.testing.assert_array_equal(cold.inverse_hessian, before)
+
+
+def test_the_caller_keeps_the_start_and_the_bounds():
+    x, low, high = np.array([-5.0, 0.3]), np.full(2, -2.0), np.full(2, 2.0)
+    minimise(rosenbrock, x, low, high)
+    np.testing.assert_array_equal(x, [-5.0, 0.3])
+    np.testing.assert_array_equal(low, -2.0)
+    np.testing.assert_array_equal(high, 2.0)
