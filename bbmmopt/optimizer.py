@@ -305,6 +305,13 @@ class Optimizer:
     def _columns(self, fixed: Mapping[str, Any] | None, *, where: str) -> dict[int, float]:
         """Parameters given by name as columns of the unit cube."""
         checked = self.space.validate_partial(fixed or {}, where=where)
+        for name in checked:
+            for parent in self.space.parameters[name].when or {}:
+                if parent not in checked:
+                    raise ValueError(
+                        f"{where}: {name!r} is only there for some values of {parent!r}: fix "
+                        f"{parent!r} to one of them too."
+                    )
         return {
             self.space.names.index(name): self.space.parameters[name].to_unit(value)
             for name, value in checked.items()

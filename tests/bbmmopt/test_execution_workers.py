@@ -82,13 +82,13 @@ class OneLater(Foreign):
 
 def test_a_trial_is_asked_for_only_when_a_worker_is_free_and_all_results_are_told() -> None:
     optimizer = Optimizer(SPACE, minimize="value", seed=0)
-    executor, told, most = OneLater(12), [], []
+    executor, told, most, known = OneLater(12), [], [], []
 
     def look() -> None:
         under_way = [t.number for t in optimizer.trials if t.state == TrialState.RUNNING]
         most.append(len(under_way))  # this one included
         finished = [k for k, job in enumerate(executor.jobs) if job.polls <= 0]
-        assert finished == told
+        known.append(finished == told)
 
     executor.on_submit = look
     result = run(
@@ -101,6 +101,7 @@ def test_a_trial_is_asked_for_only_when_a_worker_is_free_and_all_results_are_tol
         callbacks=[lambda _, trial: told.append(trial.number)],
     )
     assert states(result) == ["complete"] * 12
+    assert all(known)
     assert max(most) == 2  # a third one would have been asked for without knowing the first
 
 

@@ -454,6 +454,13 @@ def test_a_fixed_category_decides_which_parameters_there_are():
         optimizer.tell(trial, mixed(**trial.params))
 
 
+def test_a_value_that_may_not_be_there_cannot_be_fixed_alone():
+    optimizer = Optimizer(MIXED, minimize="f", seed=0)
+    with pytest.raises(ValueError, match=r"ask\(fixed=…\): 'degree' is only .* 'kernel' to one"):
+        optimizer.ask(fixed={"degree": 4})
+    assert optimizer.trials == []
+
+
 def test_results_from_elsewhere_are_learnt_from_and_count_for_the_start():
     optimizer = plane()
     rng = np.random.default_rng(0)

@@ -66,9 +66,7 @@ def test_the_closed_form_gradient_is_that_of_autograd_and_of_differences(name, n
     X, y = data(rng)
     model = model_of(KERNELS[name])
     given = torch.full((9,), torch.nan).double() if noise is None else noise
-    value, gradients, jitter = log_marginal_likelihood_and_gradient(
-        model, X, y, given, Workspace()
-    )
+    value, gradients, jitter = log_marginal_likelihood_and_gradient(model, X, y, given, Workspace())
     expected = model.log_marginal_likelihood(X, y, noise)
     assert value == pytest.approx(expected.item(), rel=1e-12)
     assert jitter == 0.0

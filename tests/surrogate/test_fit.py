@@ -252,7 +252,9 @@ def test_the_inverse_hessian_reported_is_near_the_true_one(smooth):
         u = torch.cat([parts[name].reshape(-1) for name in order[:3]])
         priors = model.log_priors()
         precision = torch.from_numpy(priors.precision)
-        log_prior = -u.sum() - 0.5 * (precision * (u - torch.from_numpy(priors.location)) ** 2).sum()
+        log_prior = (
+            -u.sum() - 0.5 * (precision * (u - torch.from_numpy(priors.location)) ** 2).sum()
+        )
         K = torch.func.functional_call(
             model.kernel, {k[7:]: v for k, v in parts.items() if "kernel" in k}, (X, X)
         )
