@@ -16,19 +16,25 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from bbmmopt.execution import maximize, minimize
+    from bbmmopt.execution import RunResult, StopRun, maximize, minimize, run
     from bbmmopt.optimizer import Optimizer
     from bbmmopt.problem import Constraint, Objective, Problem
     from bbmmopt.search import SpaceExhausted
     from bbmmopt.space import Categorical, Integer, Ordinal, Real, Space
+    from bbmmopt.storage import StorageError
+    from bbmmopt.study import FailedTrialWarning, NoCompleteTrial, Study, StudyDiffers
     from bbmmopt.trial import Trial, TrialAlreadyTold, TrialState, UnknownTrial
 
 __version__ = "0.1.0"
 
 __all__ = [
     "Optimizer",
+    "Study",
     "minimize",
     "maximize",
+    "run",
+    "RunResult",
+    "StopRun",
     "Space",
     "Real",
     "Integer",
@@ -42,15 +48,21 @@ __all__ = [
     "TrialAlreadyTold",
     "UnknownTrial",
     "SpaceExhausted",
+    "StudyDiffers",
+    "StorageError",
+    "NoCompleteTrial",
+    "FailedTrialWarning",
     "__version__",
 ]
 
 _NAMES = {
-    "bbmmopt.execution": ("maximize", "minimize"),
+    "bbmmopt.execution": ("RunResult", "StopRun", "maximize", "minimize", "run"),
     "bbmmopt.optimizer": ("Optimizer",),
     "bbmmopt.problem": ("Constraint", "Objective", "Problem"),
     "bbmmopt.search": ("SpaceExhausted",),
     "bbmmopt.space": ("Categorical", "Integer", "Ordinal", "Real", "Space"),
+    "bbmmopt.storage": ("StorageError",),
+    "bbmmopt.study": ("FailedTrialWarning", "NoCompleteTrial", "Study", "StudyDiffers"),
     "bbmmopt.trial": ("Trial", "TrialAlreadyTold", "TrialState", "UnknownTrial"),
 }
 _HOME = {name: module for module, names in _NAMES.items() for name in names}

@@ -33,7 +33,7 @@ def explain(trial: Trial, problem: Problem) -> str:
             )
         case "model":
             model, predicted = origin["model"], origin["predicted"]
-            mean = problem.from_model([predicted["mean"]])[name]
+            value = problem.from_model([predicted["value"]])[name]
             lengths = ", ".join(
                 f"{column.name} {length:.3g}"
                 for column, length in zip(problem.space.columns, model["lengthscales"], strict=True)
@@ -43,8 +43,8 @@ def explain(trial: Trial, problem: Problem) -> str:
                 f"{head} has the largest {ACQUISITIONS[origin['acquisition']]} "
                 f"({origin['acquisition_value']:.4g}) of {origin['candidates_scored']} candidates.",
                 f"The model saw {model['trials']} complete, {model['pending']} pending and "
-                f"{model['failed']} failed trials, and expected {name} = {mean:.4g} "
-                f"± {predicted['std']:.2g} there.",
+                f"{model['failed']} failed trials, and expected {name} = {value:.4g} "
+                f"± {predicted['uncertainty']:.2g} there.",
                 f"Lengthscales, as fractions of each range: {lengths}.",
                 f"Targets: {model['targets']}; priors: {model['priors']}; "
                 f"noise variance {model['noise_variance']:.2g} of the targets' variance.",

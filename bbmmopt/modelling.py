@@ -51,8 +51,8 @@ class Data:
         errors: Standard error of each, in units of y, NaN where unknown, shape (n,).
         pending: Trials that are running, shape (p, d).
         failed: Trials without a value, shape (f, d).
-        exact: Whether the objective is declared deterministic. Where its values contradict that, its
-            noise is learnt all the same.
+        exact: Whether the objective is declared deterministic. Where its values contradict that,
+            its noise is learnt all the same.
     """
 
     X: np.ndarray
@@ -116,7 +116,11 @@ class Belief:
         return self.posterior.model.report
 
     def predict(self, X: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Mean and standard deviation of the objective at rows of the unit cube.
+        """What is expected at rows of the unit cube, and how uncertain that is.
+
+        Median and half the width of the central 68 %: mean and standard deviation where targets
+        are not warped. Where they are, what is barely possible far out in the tail would make the
+        mean useless, while quantiles pass through any monotone map.
 
         Args:
             X: Shape (m, d).
@@ -126,7 +130,9 @@ class Belief:
         """
         with torch.no_grad(), threads_for(len(self.data.y)):
             mean, std = self.posterior.marginals(torch.from_numpy(np.ascontiguousarray(X)))
-        return self.transform.moments(mean.numpy(), std.numpy())
+        z, dz = mean.numpy(), std.numpy()
+        lower, upper = self.transform.inverse(z - dz), self.transform.inverse(z + dz)
+        return self.transform.inverse(z), 0.5 * upper - 0.5 * lower
 
     def centres(self, count: int) -> np.ndarray:
         """The `count` complete trials that the model thinks best, best first, shape (k, d)."""
@@ -218,7 +224,7 @@ class Modeller:
         return self._checkpoint
 
     def _choose(self, data: Data) -> tuple[ExactGP, bool, float]:
-        """The better model of two, whether it has warped targets, and its gain in nats per trial."""
+        """The better model of two, whether its targets are warped, and its gain, nats per trial."""
         plain, prior = Standardise.of(data.y), make_model(self._space, exact=data.exact)
         model = _fit(prior, data, plain, _ROUGH)
         if len(np.unique(data.y)) < _WARP_FROM:

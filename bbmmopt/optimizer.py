@@ -1,26 +1,18 @@
-"""Optimizer: ask, tell, best, trials. Where all parts meet, and the one mutable class."""
+"""Optimizer: a study that suggests what to try next. Where all parts meet."""
 
 from __future__ import annotations
 
-import secrets
-import threading
 import time
-import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from os import PathLike, fspath
-from pathlib import Path
+from functools import cached_property
 from typing import Any, overload
 
 import numpy as np
 
-from bbmmopt.explain import explain
 from bbmmopt.modelling import Belief, Data
-from bbmmopt.problem import Noise, Problem
-from bbmmopt.space import Parameter, Space
-from bbmmopt.storage import NumberTaken, Storage, StudyRecord, UnknownStudy, open_storage
+from bbmmopt.storage import NumberTaken
 from bbmmopt.strategies import (
-    ACQUISITIONS,
     Acquisition,
     Global,
     Request,
@@ -28,7 +20,8 @@ from bbmmopt.strategies import (
     SpaceFilling,
     make_acquisition,
 )
-from bbmmopt.trial import Trial, TrialState, UnknownTrial
+from bbmmopt.study import FailedTrialWarning, NoCompleteTrial, Study, StudyDiffers, checked_name
+from bbmmopt.trial import Trial, TrialState
 
 __all__ = [
     "FailedTrialWarning",
@@ -39,20 +32,6 @@ __all__ = [
     "StudyDiffers",
 ]
 
-_VERSION = "1"  # of the way suggestions follow from seed and data; stored with each study
-
-
-class StudyDiffers(ValueError):
-    """The stored study has another problem, seed or setting than the one opened now."""
-
-
-class NoCompleteTrial(ValueError):
-    """Something was asked that needs at least one complete trial."""
-
-
-class FailedTrialWarning(UserWarning):
-    """A told value cannot be used, and the trial was recorded as failed."""
-
 
 @dataclass(frozen=True)
 class Recommendation:
@@ -61,17 +40,19 @@ class Recommendation:
     Attributes:
         params: The point, in user units.
         arguments: The same, labelled choices replaced by their objects.
-        mean: Expected value of the objective there, in user units and the user's sign.
-        std: Standard deviation of that belief, noise of a measurement not included.
+        value: What the model expects there, in user units and the user's sign: the median of its
+            belief, which is the mean where the targets are not warped.
+        uncertainty: Half the width of the central 68 % of that belief, noise of a measurement not
+            included: one standard deviation where the targets are not warped.
     """
 
     params: dict[str, Any]
     arguments: dict[str, Any]
-    mean: float
-    std: float
+    value: float
+    uncertainty: float
 
 
-class Optimizer:
+class Optimizer(Study):
     """Suggests what to try next and learns from what came out.
 
         optimizer = Optimizer(space, minimize="error", storage="study.db", seed=0)
@@ -106,103 +87,9 @@ class Optimizer:
         StorageError: If the storage cannot be opened.
     """
 
-    def __init__(
-        self,
-        space: Space | Mapping[str, Parameter] | Problem,
-        *,
-        minimize: str | Sequence[str] | None = None,
-        maximize: str | Sequence[str] | None = None,
-        noise: Noise | Mapping[str, Noise] = "unknown",
-        constraints: str | Sequence[str] = (),
-        storage: str | PathLike[str] | Storage | None = None,
-        study: str = "default",
-        seed: int | None = None,
-        n_start: int | None = None,
-        budget: int | None = None,
-        acquisition: str | None = None,
-    ) -> None:
-        self.problem = _problem(space, minimize, maximize, noise, constraints)
-        self.study = study
-        wanted = {"n_start": _checked_start(n_start), "acquisition": _checked_name(acquisition)}
-        defaults = {"n_start": _default_start(self.space, budget), "acquisition": "log_ei"}
-        seed = _checked_seed(seed)
-        self.storage = open_storage(storage)
-        record = self.storage.create_study(
-            StudyRecord(
-                name=study,
-                problem=self.problem.to_json(),
-                seed=secrets.randbits(48) if seed is None else seed,
-                settings={k: defaults[k] if v is None else v for k, v in wanted.items()},
-                created=time.time(),
-                version=_VERSION,
-            )
-        )
-        try:
-            _check_same(record, self.problem, seed, wanted)
-        except StudyDiffers:
-            if self.storage is not storage:
-                self.storage.close()
-            raise
-        self.seed = record.seed
-        self._strategy = Global(
-            self.space, record.settings["n_start"], record.settings["acquisition"]
-        )
-        self._lock = threading.RLock()
-        self._trials: dict[int, Trial] = {}
-        self._rows: dict[int, np.ndarray] = {}
-        self._revision = 0
-        self._handed_out: set[int] = set()
-        self._sync()
-
-    @classmethod
-    def open(cls, storage: str | PathLike[str] | Storage, study: str = "default") -> Optimizer:
-        """Open a stored study by its name alone: the storage knows its space and settings.
-
-        Choices that stand for objects are handed out as their labels: objects are not stored.
-
-        Args:
-            storage: As in `Optimizer`, but it must be there already.
-            study: Name of the study within the storage.
-
-        Raises:
-            UnknownStudy: If there is no such file or study, naming the studies there are.
-            StorageError: If the storage cannot be opened.
-        """
-        path = "://" if isinstance(storage, Storage) else fspath(storage)
-        if "://" not in path and not Path(path).expanduser().is_file():
-            raise UnknownStudy(
-                f"there is no file {path!r}. Give the path of a stored study, or start a new one "
-                f"with Optimizer(space, …, storage={path!r})."
-            )
-        store = open_storage(storage)
-        record = store.study(study)
-        if record is None:
-            known = ", ".join(map(repr, store.studies())) or "none"
-            if store is not storage:
-                store.close()
-            raise UnknownStudy(f"there is no study {study!r} in the storage; there are: {known}.")
-        return cls(Problem.from_json(record.problem), storage=store, study=study)
-
-    def __repr__(self) -> str:
-        objectives = ", ".join(f"{o.direction} {o.name}" for o in self.problem.objectives)
-        return f"Optimizer({objectives}; {len(self._trials)} trials, study {self.study!r})"
-
-    def __enter__(self) -> Optimizer:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """Close the storage. Everything told is in it already."""
-        self.storage.close()
-
-    @property
-    def space(self) -> Space:
-        """The space of the problem."""
-        return self.problem.space
-
-    # ------------------------------------------------------------------------------ asking
+    @cached_property
+    def _strategy(self) -> Global:
+        return Global(self.space, self.settings["n_start"], self.settings["acquisition"])
 
     @overload
     def ask(
@@ -239,7 +126,7 @@ class Optimizer:
         """
         if n is None:
             return self._ask_one(fixed, worker)
-        if isinstance(n, bool) or not isinstance(n, int) or n < 1:
+        if isinstance(n, bool) or not isinstance(n, int | np.integer) or n < 1:
             raise ValueError(f"n must be a positive integer, the number of trials; got {n!r}.")
         return [self._ask_one(fixed, worker) for _ in range(n)]
 
@@ -289,7 +176,7 @@ class Optimizer:
             SpaceExhausted, ValueError: As in `ask`.
         """
         columns = self._columns(fixed, where="preview(fixed=…)")
-        name = _checked_name(acquisition)
+        name = checked_name(acquisition)
         with self._lock:
             self._sync()
             number = max(self._trials, default=-1) + 1
@@ -346,185 +233,6 @@ class Optimizer:
                 return trial
         return None
 
-    def _hand_out(self, trial: Trial) -> Trial:
-        self._remember(trial)
-        self._handed_out.add(trial.number)
-        return self._trials[trial.number]
-
-    def enqueue(self, params: Mapping[str, Any]) -> Trial:
-        """Put a point in line: the next `ask` hands it out before anything of its own.
-
-        Args:
-            params: A value for every active parameter.
-
-        Raises:
-            ValueError: If the point is not in the space, naming parameter, value and range.
-        """
-        params = self.space.validate(params, where="enqueue")
-        trial = Trial(
-            0, params, TrialState.WAITING, created=time.time(), origin={"phase": "enqueued"}
-        )
-        with self._lock:
-            return self._remember(self.storage.add_next(self.study, trial))
-
-    def take_over(self, trial: Trial, *, worker: str | None = None) -> Trial | None:
-        """Run a trial again whose worker is known to be gone: it is handed out to you now.
-
-        Args:
-            trial: A running trial, as `trials` showed it.
-            worker: Who will run it from now on.
-
-        Returns:
-            The trial; None if it has ended, or somebody else took it over first.
-
-        Raises:
-            UnknownTrial: If there is no such trial.
-        """
-        with self._lock:
-            taken = self.storage.reclaim(
-                self.study,
-                trial.number,
-                worker=worker,
-                previous_worker=trial.worker,
-                now=time.time(),
-            )
-            return None if taken is None else self._hand_out(taken)
-
-    # ----------------------------------------------------------------------------- telling
-
-    def tell(
-        self,
-        trial: Trial | int,
-        value: Any = None,
-        *,
-        failed: str | None = None,
-        constraints: Mapping[str, float] | None = None,
-    ) -> Trial:
-        """Record what came out. When this returns, the result is stored.
-
-        Everything is checked before anything changes: after an error the trial is still running
-        and can be told again.
-
-        Args:
-            trial: The trial, or its number.
-            value: A number; (mean, standard error); or {objective: either} when there are several.
-                NaN, or an infinity on the bad side, records the trial as failed and warns.
-            failed: Why there is no value, instead of one.
-            constraints: {constraint: value} if the problem has any and `value` does not say.
-
-        Returns:
-            The trial as it is now.
-
-        Raises:
-            TypeError: If the value is not a number.
-            ValueError: If names are missing or unknown, or an infinity is on the good side.
-            UnknownTrial: If there is no such trial.
-            TrialAlreadyTold: If it was told before with another outcome.
-        """
-        number = self._number(trial)
-        if failed is not None:
-            if value is not None:
-                raise ValueError(f"trial {number}: give a value or failed=…, not both.")
-            if not isinstance(failed, str) or not failed:
-                raise TypeError(
-                    f'trial {number}: failed= takes the reason, as in failed="diverged"; '
-                    f"got {failed!r}."
-                )
-            return self._finish(number, TrialState.FAILED, reason=failed)
-        outcome = self.problem.check_values(value, trial_number=number, constraints=constraints)
-        if outcome.failure is not None:
-            warnings.warn(
-                f"trial {number}: {outcome.failure}; recorded as failed.",
-                FailedTrialWarning,
-                stacklevel=2,
-            )
-            return self._finish(number, TrialState.FAILED, reason=outcome.failure)
-        return self._finish(
-            number,
-            TrialState.COMPLETE,
-            values=outcome.values,
-            standard_errors=outcome.standard_errors,
-            constraints=outcome.constraints,
-        )
-
-    def _finish(self, number: int, state: TrialState, **outcome: Any) -> Trial:
-        fields = {"values": None, "standard_errors": {}, "constraints": {}, "reason": None}
-        with self._lock:
-            trial = self.storage.finish(
-                self.study, number, state=state, finished=time.time(), **(fields | outcome)
-            )
-            return self._remember(trial)
-
-    def add_trial(
-        self,
-        params: Mapping[str, Any],
-        value: Any,
-        *,
-        constraints: Mapping[str, float] | None = None,
-        outside: bool = False,
-    ) -> Trial:
-        """Record a result that was not asked for: from the literature, a log, an earlier study.
-
-        Args:
-            params: A value for every active parameter.
-            value: As in `tell`.
-            constraints: As in `tell`.
-            outside: Accept numbers beyond the bounds of the space: they teach the model, and are
-                never proposed.
-
-        Raises:
-            TypeError, ValueError: As in `tell` and `enqueue`; nothing is recorded then.
-        """
-        params = self.space.validate(params, where="add_trial", outside=outside)
-        outcome = self.problem.check_values(value, constraints=constraints)
-        now = time.time()
-        trial = Trial(
-            0,
-            params,
-            TrialState.COMPLETE if outcome.failure is None else TrialState.FAILED,
-            values=outcome.values or None,
-            standard_errors=outcome.standard_errors,
-            constraints=outcome.constraints,
-            reason=outcome.failure,
-            created=now,
-            started=now,
-            finished=now,
-            origin={"phase": "told"},
-        )
-        if outcome.failure is not None:
-            warnings.warn(
-                f"add_trial: {outcome.failure}; recorded as failed.",
-                FailedTrialWarning,
-                stacklevel=2,
-            )
-        with self._lock:
-            return self._remember(self.storage.add_next(self.study, trial))
-
-    # ---------------------------------------------------------------------------- looking
-
-    @property
-    def trials(self) -> list[Trial]:
-        """Every trial of the study by number, those of other processes included."""
-        with self._lock:
-            self._sync()
-            return [self._trials[number] for number in sorted(self._trials)]
-
-    @property
-    def best(self) -> Trial:
-        """The complete, feasible trial with the best observed value.
-
-        Under noise that is partly luck; `recommend` is the model's choice.
-
-        Raises:
-            NoCompleteTrial: If there is none.
-        """
-        best = self.problem.best_of(self.trials)
-        if best is None:
-            raise NoCompleteTrial(
-                "there is no complete trial yet, so none is the best: tell a result first."
-            )
-        return best
-
     def recommend(self) -> Recommendation:
         """The point where the model expects the best value: what to use in the end.
 
@@ -547,23 +255,14 @@ class Optimizer:
                 )
             request = replace(self._request(len(self._trials), {}), seen=frozenset())
             found = self._strategy.find("mean", belief, request)
-            mean, std = belief.predict(found.x[None])
+            value, uncertainty = belief.predict(found.x[None])
         params = self.space.decode(found.x)
         return Recommendation(
             params,
             self.space.arguments(params),
-            self.problem.from_model([float(mean[0])])[self.problem.names[0]],
-            float(std[0]),
+            self.problem.from_model([float(value[0])])[self.problem.names[0]],
+            float(uncertainty[0]),
         )
-
-    def explain(self, trial: Trial | int) -> str:
-        """Why this point: which phase, model and acquisition value it came from, in sentences."""
-        with self._lock:
-            self._sync()
-            number = self._number(trial)
-            if number not in self._trials:
-                raise UnknownTrial(f"there is no trial {number}; there are {len(self._trials)}.")
-            return explain(self._trials[number], self.problem)
 
     def belief(self) -> Belief:
         """The fitted model after all trials so far: what plots and benchmarks look at.
@@ -595,25 +294,6 @@ class Optimizer:
 
     # ------------------------------------------------------------------------------ inside
 
-    def _number(self, trial: Trial | int) -> int:
-        number = trial.number if isinstance(trial, Trial) else trial
-        if isinstance(number, bool) or not isinstance(number, int | np.integer):
-            raise TypeError(f"expected a Trial or its number; got {trial!r}.")
-        return int(number)
-
-    def _sync(self) -> None:
-        """Take in what changed in the storage, by this process or another."""
-        changed, self._revision = self.storage.changes(self.study, self._revision)
-        for trial in changed:
-            self._remember(trial)
-
-    def _remember(self, trial: Trial) -> Trial:
-        if trial.number not in self._rows:
-            self._rows[trial.number] = self.space.encode(trial.params)
-        trial = replace(trial, arguments=self.space.arguments(trial.params))
-        self._trials[trial.number] = trial
-        return trial
-
     def _request(self, number: int, fixed: Mapping[int, float]) -> Request:
         noisy = any(o.noise == "noisy" for o in self.problem.objectives)
         seen = frozenset(
@@ -644,67 +324,3 @@ class Optimizer:
         if not numbers:
             return np.empty((0, len(self.space)))
         return np.stack([self._rows[k] for k in numbers])
-
-
-def _problem(
-    space: Space | Mapping[str, Parameter] | Problem,
-    minimize: str | Sequence[str] | None,
-    maximize: str | Sequence[str] | None,
-    noise: Noise | Mapping[str, Noise],
-    constraints: str | Sequence[str],
-) -> Problem:
-    if not isinstance(space, Problem):
-        return Problem.make(
-            space, minimize=minimize, maximize=maximize, noise=noise, constraints=constraints
-        )
-    if minimize or maximize or constraints or noise != "unknown":
-        raise ValueError(
-            "a Problem says itself what is minimised, its constraints and its noise; "
-            "pass either the Problem alone or a Space with these arguments."
-        )
-    return space
-
-
-def _default_start(space: Space, budget: int | None) -> int:
-    free = sum(column.kind != "fixed" for column in space.columns)
-    return min(max(5, 2 * free), max(5, budget // 5) if budget else 20)
-
-
-def _checked_start(n_start: int | None) -> int | None:
-    if n_start is not None and (isinstance(n_start, bool) or not isinstance(n_start, int)):
-        raise TypeError(f"n_start must be an integer; got {n_start!r}.")
-    if n_start is not None and n_start < 1:
-        raise ValueError(f"n_start must be at least 1: a model needs data; got {n_start}.")
-    return n_start
-
-
-def _checked_seed(seed: int | None) -> int | None:
-    if seed is not None and (isinstance(seed, bool) or not isinstance(seed, int | np.integer)):
-        raise TypeError(f"seed must be an integer or None; got {seed!r}.")
-    return None if seed is None else int(seed)
-
-
-def _checked_name(acquisition: str | None) -> str | None:
-    if acquisition is not None and acquisition not in ACQUISITIONS:
-        raise ValueError(
-            f"acquisition must be one of {', '.join(ACQUISITIONS)}; got {acquisition!r}."
-        )
-    return acquisition
-
-
-def _check_same(
-    record: StudyRecord, problem: Problem, seed: int | None, wanted: Mapping[str, Any]
-) -> None:
-    """Refuse to go on with a study that was another one."""
-    differences = Problem.from_json(record.problem).difference(problem)
-    if seed is not None and seed != record.seed:
-        differences.append(f"seed: was {record.seed} and is now {seed}.")
-    for name, value in wanted.items():
-        if value is not None and value != record.settings[name]:
-            differences.append(f"{name}: was {record.settings[name]!r} and is now {value!r}.")
-    if differences:
-        raise StudyDiffers(
-            f"the storage holds study {record.name!r} with another description:\n  "
-            + "\n  ".join(differences)
-            + "\nOpen it as it was, or give the new one a name of its own with study=…."
-        )

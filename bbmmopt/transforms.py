@@ -19,10 +19,6 @@ _FARTHEST = 1e6
 # Doubles end there. Predictions stop short of infinity, and scales short of 0.
 _LARGEST, _SMALLEST = np.finfo(float).max, np.finfo(float).tiny
 
-# Gauss-Hermite nodes for E[g(z)], z normal: exact for polynomials of degree 29.
-_NODES, _WEIGHTS = np.polynomial.hermite_e.hermegauss(15)
-_WEIGHTS = _WEIGHTS / _WEIGHTS.sum()
-
 
 class TargetTransform(Protocol):
     """A monotone map from values (larger is better) to model units (mean 0, variance 1)."""
@@ -41,10 +37,6 @@ class TargetTransform(Protocol):
 
     def inverse(self, z: np.ndarray) -> np.ndarray:
         """The y of model units z, any shape."""
-        ...
-
-    def moments(self, mean: np.ndarray, std: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Mean and standard deviation of y when z ~ N(mean, std²)."""
         ...
 
 
@@ -81,9 +73,6 @@ class Standardise:
 
     def inverse(self, z: np.ndarray) -> np.ndarray:
         return _stretch(z, self.centre, self.scale)
-
-    def moments(self, mean: np.ndarray, std: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        return self.inverse(mean), _stretch(std, 0.0, self.scale)
 
 
 @dataclass(frozen=True)
@@ -136,12 +125,6 @@ class YeoJohnson:
 
     def inverse(self, z: np.ndarray) -> np.ndarray:
         return _stretch(self._unwarp(z), self.median, self.spread)
-
-    def moments(self, mean: np.ndarray, std: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        u = self._unwarp(mean[:, None] + std[:, None] * _NODES)  # (m, 15)
-        first = u @ _WEIGHTS
-        second = np.sqrt((u - first[:, None]) ** 2 @ _WEIGHTS)
-        return _stretch(first, self.median, self.spread), _stretch(second, 0.0, self.spread)
 
     def _robust(self, y: np.ndarray) -> np.ndarray:
         return np.clip(_shrink(y, self.median, self.spread), -_FARTHEST, _FARTHEST)

@@ -30,8 +30,11 @@ def one_thread() -> Iterator[None]:
         yield
         return
     with _lock:
+        # Asked first even where the answer is not needed: a Python thread takes over the last count
+        # set anywhere when it first asks, and that must not be in the middle of its scope.
+        count = torch.get_num_threads()
         if _depth == 0:
-            _before = torch.get_num_threads()
+            _before = count
         _depth += 1
         torch.set_num_threads(1)
     _own.inside = True

@@ -41,7 +41,7 @@ def spd_matrix(eigenvalues: Tensor, rng: torch.Generator) -> Tensor:
 
 
 def matern(nu: float, r: float) -> float:
-    """Matérn correlation for any ν by its Bessel function: Rasmussen & Williams (2006), eq. 4.14."""
+    """Matérn correlation for any ν, by a Bessel function: Rasmussen & Williams (2006), eq. 4.14."""
     if r == 0:
         return 1.0
     z = math.sqrt(2 * nu) * r
@@ -113,7 +113,7 @@ def quadratic_minimum_in_box(
 
 
 def assert_mean_within(samples: Tensor, expected: Tensor | float, errors: float = 4.0) -> None:
-    """The mean of independent samples (s, ...) lies within so many standard errors of `expected`."""
+    """The mean of independent samples (s, ...) is within so many standard errors of `expected`."""
     error = samples.std(0) / len(samples) ** 0.5
     # The floor lets what does not vary at all be equal up to rounding.
     off = (samples.mean(0) - expected).abs() / (error + 1e-12)

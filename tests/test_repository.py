@@ -47,14 +47,21 @@ ALLOWED = {
     "bbmmopt.pareto": set(),
     "bbmmopt.problem": {"bbmmopt.space", "bbmmopt.trial"},
     "bbmmopt.explain": _BASE,
+    "bbmmopt.study": {"bbmmopt.explain", "bbmmopt.storage", *_BASE},
     "bbmmopt.transforms": set(),
     "bbmmopt.modelling": {"surrogate", "bbmmopt.transforms", *_BASE},
     "bbmmopt.acquisition": {"bbmmopt.pareto"},
     "bbmmopt.search": {"bbmmopt.space"},
     "bbmmopt.storage": {"bbmmopt.problem", "bbmmopt.space", "bbmmopt.trial"},
-    "bbmmopt.strategies": {"bbmmopt.acquisition", "bbmmopt.modelling", "bbmmopt.search", *_BASE},
-    "bbmmopt.optimizer": {
+    "bbmmopt.strategies": {
         "bbmmopt.explain",
+        "bbmmopt.acquisition",
+        "bbmmopt.modelling",
+        "bbmmopt.search",
+        *_BASE,
+    },
+    "bbmmopt.optimizer": {
+        "bbmmopt.study",
         "bbmmopt.modelling",
         "bbmmopt.storage",
         "bbmmopt.strategies",
@@ -88,6 +95,7 @@ LIGHT = [
     "bbmmopt.trial",
     "bbmmopt.problem",
     "bbmmopt.storage",
+    "bbmmopt.study",
     "bbmmopt.cli",
     "bbmmopt.execution",
 ]

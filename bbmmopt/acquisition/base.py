@@ -87,6 +87,8 @@ class _Formula(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, None]:
+    def backward(  # pyright: ignore[reportIncompatibleMethodOverride]
+        ctx: Any, gradient: Tensor
+    ) -> tuple[Tensor, Tensor, None]:
         by_mean, by_std = ctx.saved_tensors
         return gradient * by_mean, gradient * by_std, None

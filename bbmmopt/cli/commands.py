@@ -10,7 +10,7 @@ import click
 
 import bbmmopt
 from bbmmopt.cli.errors import BAD_INPUT, NOTHING, Commands, Failure, bad_input, debug_option
-from bbmmopt.cli.opening import optimizer_of, stored, text_of, trials_of
+from bbmmopt.cli.opening import optimizer_of, stored, study_of, text_of, trials_of
 from bbmmopt.cli.output import print_json, print_trial, print_trials, record
 from bbmmopt.cli.parsing import json_object, outcome_from, point_from, space_from
 from bbmmopt.explain import ACQUISITIONS, explain
@@ -131,13 +131,13 @@ def create(
             space_from(text_of(space)), list(minimize), list(maximize), noise, list(constraint)
         )
         StudyRecord(study, problem.to_json(), seed=0)  # refuses bad names before a file is there
-    from bbmmopt.optimizer import Optimizer
+    from bbmmopt.study import Study
 
     with open_storage(where) as storage:
         is_new = storage.study(study) is None
         with bad_input():
-            optimizer = Optimizer(problem, storage=storage, study=study, seed=seed, **settings)
-        print_json({"study": study, "seed": optimizer.seed, "created": is_new})
+            opened = Study(problem, storage=storage, study=study, seed=seed, **settings)
+        print_json({"study": study, "seed": opened.seed, "created": is_new})
 
 
 @main.command()
@@ -195,12 +195,12 @@ def tell(
     weight=-2, and --se error=0.02. NaN records the trial as failed. Telling the same again is
     fine; telling something else is exit code 5.
     """
-    with optimizer_of(where, study) as optimizer:
+    with study_of(where, study) as opened:
         with bad_input():
-            told = outcome_from(optimizer.problem, values, se)
+            told = outcome_from(opened.problem, values, se)
             if told is None and failed is None:
                 raise ValueError(f'trial {number}: give a VALUE, or --failed "reason".')
-            trial = optimizer.tell(number, told, failed=failed)
+            trial = opened.tell(number, told, failed=failed)
         print_json(record(trial))
 
 
@@ -232,15 +232,15 @@ def add(
 
     VALUE is as in `tell`.
     """
-    with optimizer_of(where, study) as optimizer:
+    with study_of(where, study) as opened:
         with bad_input():
             point = {} if params is None else json_object(text_of(params), "--params")
-            for name, value in point_from(optimizer.space, param, "--param").items():
+            for name, value in point_from(opened.space, param, "--param").items():
                 if name in point:
                     raise ValueError(f"parameter {name!r} is in --params and in --param.")
                 point[name] = value
-            told = outcome_from(optimizer.problem, values, se)
-            trial = optimizer.add_trial(point, told, outside=outside)
+            told = outcome_from(opened.problem, values, se)
+            trial = opened.add_trial(point, told, outside=outside)
         print_json(record(trial))
 
 

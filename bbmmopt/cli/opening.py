@@ -18,6 +18,7 @@ from bbmmopt.trial import Trial
 
 if TYPE_CHECKING:
     from bbmmopt.optimizer import Optimizer
+    from bbmmopt.study import Study
 
 
 @contextmanager
@@ -51,12 +52,21 @@ def stored(where: str, study: str | None) -> Iterator[tuple[Storage, str, Proble
 
 
 @contextmanager
-def optimizer_of(where: str, study: str | None) -> Iterator[Optimizer]:
-    """What is needed to go on."""
+def study_of(where: str, study: str | None) -> Iterator[Study]:
+    """What is needed to tell: without torch, too."""
     with _existing(where, study) as (storage, found):
-        from bbmmopt.optimizer import FailedTrialWarning, Optimizer
+        from bbmmopt.study import FailedTrialWarning, Study
 
         warnings.simplefilter("always", FailedTrialWarning)  # until the command ends
+        yield Study.open(storage, found.name)
+
+
+@contextmanager
+def optimizer_of(where: str, study: str | None) -> Iterator[Optimizer]:
+    """What is needed to ask."""
+    with _existing(where, study) as (storage, found):
+        from bbmmopt.optimizer import Optimizer
+
         yield Optimizer.open(storage, found.name)
 
 

@@ -47,6 +47,9 @@ def minimize(
     it goes on with `n_trials` more; a run that was killed is taken up where it was, the trials it
     left behind first.
 
+    If this raises, what was stored stays stored; of storage=None nothing is left then. `run`, with
+    an Optimizer of your own, leaves you that.
+
     Args:
         objective: Called as objective(**params), choices replaced by the objects they stand for.
             Returns a number; (mean, standard error); or {name: either} of several objectives.

@@ -62,9 +62,9 @@ def ascend(
         scale: Length over which the function changes in each variable, shape (d,): steps are taken
             in X / scale.
         max_rounds: Most calls of the function.
-        tolerance: A row is done when its last full step gained less than a hundredth of this, or no free slope per unit of scale exceeds it.
-            A row is given up when ten times the gain its quadratic model promises would not bring
-            it to the best value any row has met.
+        tolerance: A row is done when its last full step gained less than a hundredth of this, or
+            no free slope per unit of scale exceeds it. A row is given up when ten times the gain
+            its quadratic model promises would not bring it to the best value any row has met.
     """
     rows = _Rows(function, X, lower, upper, scale, tolerance)
     while rows.rounds < max_rounds and rows.settle():
@@ -146,7 +146,7 @@ class _Rows:
         self._done |= self._hopeless()
 
     def _hopeless(self) -> np.ndarray:
-        """Rows whose quadratic model does not reach the best value met, ten times its gain granted."""
+        """Rows that would not reach the best value met with ten times the gain they promise."""
         promised = -0.5 * np.einsum("md,md->m", self._g, self._D)
         self._best = min(self._best, float(self._f.min()))
         return ~self._fresh & (self._f - _GENEROUS * promised > self._best)
@@ -154,7 +154,7 @@ class _Rows:
     def _direction(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Step length (m,), direction -H g over the free variables (m, d), largest slope (m,)."""
         g = self._g
-        held = ((self._U <= self._lo) & (g > 0)) | ((self._U >= self._hi) & (g < 0))
+        held = ((self._lo >= self._U) & (g > 0)) | ((self._hi <= self._U) & (g < 0))
         free = np.where(held, 0.0, g)
         D = np.where(held, 0.0, -np.matmul(self._H, free[:, :, None])[:, :, 0])
         # Rounding may spoil H; the plain gradient never points uphill.

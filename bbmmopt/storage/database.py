@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, IntegrityError, NoSuchModuleError
@@ -97,7 +98,7 @@ class Database:
             finally:
                 connection.close()
 
-    def _refuse_foreign(self, cursor: sqlite3.Cursor) -> None:
+    def _refuse_foreign(self, cursor: Any) -> None:
         """Leave alone what another program keeps in SQLite; a path is soon mistyped."""
         tables = [name for (name,) in cursor.execute("SELECT name FROM sqlite_master")]
         if tables and not any(name.startswith("bbmmopt_") for name in tables):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -13,18 +13,12 @@ from bbmmopt.acquisition import (
     PosteriorMean,
     UpperConfidenceBound,
 )
+from bbmmopt.explain import ACQUISITIONS
 from bbmmopt.modelling import Belief, Data, Modeller, threads_for
 from bbmmopt.search import Domain, Found, Search, maximise
 from bbmmopt.space import Space
 from bbmmopt.strategies.base import Proposal, Request, generator
 from bbmmopt.strategies.start import SpaceFilling
-
-ACQUISITIONS = {
-    "log_ei": "log expected improvement",
-    "log_pi": "log probability of improvement",
-    "ucb": "upper confidence bound",
-    "mean": "posterior mean",
-}
 
 
 def make_acquisition(name: str, belief: Belief) -> Acquisition:
@@ -60,7 +54,7 @@ class Global:
     space: Space
     start: int
     acquisition: str = "log_ei"
-    search: Search = Search()
+    search: Search = field(default_factory=Search)
 
     def __post_init__(self) -> None:
         if self.acquisition not in ACQUISITIONS:
@@ -107,7 +101,7 @@ class Global:
             )
 
     def _origin(self, belief: Belief, found: Found, *, exact: bool) -> dict[str, Any]:
-        mean, std = belief.predict(found.x[None])
+        value, uncertainty = belief.predict(found.x[None])
         posterior, report = belief.posterior, belief.report
         note = {}
         if exact and not belief.data.exact:
@@ -117,7 +111,7 @@ class Global:
             "acquisition": self.acquisition,
             "acquisition_value": found.value,
             "candidates_scored": found.evaluations,
-            "predicted": {"mean": float(mean[0]), "std": float(std[0])},
+            "predicted": {"value": float(value[0]), "uncertainty": float(uncertainty[0])},
             "model": {
                 "trials": len(belief.data.y),
                 "pending": len(belief.data.pending),

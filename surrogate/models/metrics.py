@@ -10,7 +10,7 @@ from torch import Tensor
 
 def rmse(mean: Tensor, y: Tensor) -> float:
     """Root mean squared error, in the units of y."""
-    return float((mean - y).square().mean().sqrt())
+    return (mean - y).square().mean().sqrt().item()
 
 
 def nlpd(mean: Tensor, std: Tensor, y: Tensor) -> float:
@@ -19,10 +19,10 @@ def nlpd(mean: Tensor, std: Tensor, y: Tensor) -> float:
     `std` must include the noise of the observations.
     """
     z = (y - mean) / std
-    return float((0.5 * z.square() + std.log() + 0.5 * math.log(2 * math.pi)).mean())
+    return (0.5 * z.square() + std.log() + 0.5 * math.log(2 * math.pi)).mean().item()
 
 
 def coverage(mean: Tensor, std: Tensor, y: Tensor, level: float = 0.9) -> float:
     """Fraction of y inside the central interval of this probability; `level` if calibrated."""
     width = torch.special.ndtri(torch.tensor((1 + level) / 2, dtype=torch.float64))
-    return float(((y - mean).abs() <= width * std).double().mean())
+    return ((y - mean).abs() <= width * std).double().mean().item()

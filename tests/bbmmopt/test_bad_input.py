@@ -306,7 +306,7 @@ def test_hard_numbers_are_explored_without_a_warning_or_a_repeat(f, noise):
     rows = {tuple(t.params.values()) for t in optimizer.trials}
     assert len(rows) == 14
     recommended = optimizer.recommend()
-    assert math.isfinite(recommended.mean) and math.isfinite(recommended.std)
+    assert math.isfinite(recommended.value) and math.isfinite(recommended.uncertainty)
     assert optimizer.explain(13)
 
 

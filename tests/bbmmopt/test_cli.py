@@ -13,7 +13,6 @@ from click.testing import CliRunner, Result
 
 from bbmmopt import Categorical, Integer, Optimizer, Ordinal, Problem, Real, Space
 from bbmmopt.cli import main
-from bbmmopt.explain import ACQUISITIONS
 from bbmmopt.storage import open_storage
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -545,12 +544,6 @@ def test_show_explains_as_the_optimizer_does():
     assert "log expected improvement" in expected
     assert ok("show", "study.db", 3).endswith(f"\n{expected}\n")
     assert state_of(3)["explanation"] == expected
-
-
-def test_every_acquisition_can_be_explained_without_torch():
-    from bbmmopt.strategies import ACQUISITIONS as known
-
-    assert known == ACQUISITIONS
 
 
 def test_best_is_one_trial_as_json(a_run):

@@ -72,7 +72,7 @@ def test_maximising_is_minimising_the_negative():
         down.tell(a, branin(**a.params))
         up.tell(b, -branin(**b.params))
     assert up.best.value == -down.best.value
-    assert up.recommend().mean == pytest.approx(-down.recommend().mean)
+    assert up.recommend().value == pytest.approx(-down.recommend().value)
 
 
 def test_a_trial_goes_from_running_to_complete_and_keeps_its_times():
@@ -634,9 +634,9 @@ def test_a_recommendation_is_where_the_model_expects_the_best_value():
     recommendation = optimizer.recommend()
     grid = np.random.default_rng(0).random((4000, 2))
     mean, _ = optimizer.belief().predict(grid)
-    assert -recommendation.mean >= mean.max() - 1e-6
-    assert recommendation.mean == pytest.approx(branin(**recommendation.params), abs=0.3)
-    assert recommendation.std >= 0 and recommendation.arguments == recommendation.params
+    assert -recommendation.value >= mean.max() - 1e-6
+    assert recommendation.value == pytest.approx(branin(**recommendation.params), abs=0.3)
+    assert recommendation.uncertainty >= 0 and recommendation.arguments == recommendation.params
 
 
 def test_under_noise_the_recommendation_is_not_the_luckiest_trial():

@@ -432,7 +432,7 @@ def test_an_sqlite_file_of_another_program_is_refused_and_left_as_it_was(tmp_pat
         connection.execute("CREATE TABLE photos (id INTEGER)")
     connection.close()
     before = path.read_bytes()
-    with pytest.raises(StorageError, match="belongs to another program.*photos"):
+    with pytest.raises(StorageError, match=r"belongs to another program.*photos"):
         open_storage(path)
     assert path.read_bytes() == before
 

@@ -186,8 +186,8 @@ def test_the_origin_of_a_proposal_is_json_and_tells_what_was_believed():
     assert loads(dumps(origin)) == origin and json.dumps(origin)
     assert origin["model"] | {"trials": 12, "pending": 1, "failed": 1} == origin["model"]
     belief = strategy.modeller.belief(data)
-    mean, std = belief.predict(proposal.x[None])
-    assert origin["predicted"] == {"mean": mean[0], "std": std[0]}
+    value, uncertainty = belief.predict(proposal.x[None])
+    assert origin["predicted"] == {"value": value[0], "uncertainty": uncertainty[0]}
     score = make_acquisition("log_ei", belief)(torch.from_numpy(proposal.x)[None, None])
     assert origin["acquisition_value"] == pytest.approx(float(score[0]), abs=1e-9)
 

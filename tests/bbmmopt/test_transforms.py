@@ -1,4 +1,4 @@
-"""Facts about the transforms of targets: order, round trips, moments, hard numbers."""
+"""Facts about the transforms of targets: order, round trips, hard numbers."""
 
 import numpy as np
 import pytest
@@ -44,8 +44,8 @@ def test_law_hard_numbers_become_moderate_ones_in_the_same_order(of, y):
     assert np.isfinite(z).all() and np.abs(z).max(initial=0.0) < 50
     assert np.isfinite(transform.log_slope(y)).all()
     assert (np.diff(z[np.argsort(y, kind="stable")]) >= 0).all()
-    mean, std = transform.moments(np.array([-3.0, 0.0, 3.0]), np.array([0.1, 1.0, 5.0]))
-    assert np.isfinite(mean).all() and np.isfinite(std).all() and (std >= 0).all()
+    back = transform.inverse(np.array([-8.0, -1.0, 0.0, 1.0, 8.0]))
+    assert np.isfinite(back).all() and (np.diff(back) >= 0).all()
 
 
 @pytest.mark.parametrize("of", EVERY, ids=["standardise", "yeo-johnson"])
@@ -74,23 +74,6 @@ def test_law_the_slope_is_that_of_central_differences(of, scale, rng):
     difference = transform.forward(inner + step) - transform.forward(inner - step)
     expected = np.log(difference) - np.log(2 * step)
     np.testing.assert_allclose(transform.log_slope(inner), expected, rtol=1e-6, atol=1e-6)
-
-
-@pytest.mark.parametrize(
-    "transform",
-    [
-        Standardise(2.0, 3.0),
-        YeoJohnson(0.4, median=1.0, spread=2.0, centre=0.2, scale=0.8),
-        YeoJohnson(1.8, median=1.0, spread=2.0, centre=0.2, scale=0.8),
-    ],
-)
-def test_moments_are_those_of_a_monte_carlo_sample(transform, rng):
-    mean, std = np.array([-0.7, 0.4]), np.array([0.8, 0.3])
-    first, second = transform.moments(mean, std)
-    for i in range(2):
-        y = transform.inverse(mean[i] + std[i] * rng.standard_normal(400_000))
-        assert first[i] == pytest.approx(y.mean(), abs=5 * y.std() / 400_000**0.5)
-        assert second[i] == pytest.approx(y.std(), rel=0.02)
 
 
 @pytest.mark.parametrize("of", EVERY, ids=["standardise", "yeo-johnson"])

@@ -60,7 +60,7 @@ def model_of(kernel: Kernel, noise: float = NOISE) -> ExactGP:
 
 
 def dense(name: str, X: Tensor, y: Tensor, X_new: Tensor, noise: Tensor | None = None):
-    variances = torch.full((len(X),), NOISE).double()
+    variances = torch.full((len(X),), NOISE, dtype=torch.float64)
     if noise is not None:
         variances = torch.where(noise.isnan(), variances, noise)
     with torch.no_grad():
@@ -242,6 +242,8 @@ def test_samples_at_exact_observations_are_the_observations(rng):
         posterior = model_of(RBF(3), noise=1e-10).condition(X, y)
         samples = posterior.sample(X.repeat(repeats, 1), 3, rng)
         torch.testing.assert_close(samples, y.repeat(repeats).expand(3, -1), rtol=0, atol=1e-3)
+    posterior = model_of(RBF(3)).condition(X, y, torch.zeros(9))  # all covariance is rounding
+    torch.testing.assert_close(posterior.sample(X, 1, rng)[0], y, rtol=0, atol=1e-4)
 
 
 # --------------------------------------------------------------------------------------
@@ -328,7 +330,7 @@ def test_an_observation_without_noise_can_be_appended_twice(rng):
 @EVERY_KERNEL
 def test_constant_targets_are_predicted_everywhere_near_them(name, rng):
     X, _ = data(rng)
-    posterior = model_of(KERNELS[name]).condition(X, torch.full((9,), MEAN).double())
+    posterior = model_of(KERNELS[name]).condition(X, torch.full((9,), MEAN, dtype=torch.float64))
     mean, _ = posterior.marginals(rows(rng, 5))
     torch.testing.assert_close(mean, torch.full_like(mean, MEAN))
 
@@ -355,11 +357,21 @@ def test_standard_deviations_are_positive_even_where_nothing_is_unknown(name, rn
     assert (std > 0).all()
 
 
+def test_where_nothing_is_unknown_std_rests_on_its_floor_without_a_gradient():
+    one, exact = torch.full((1, 3), 0.5).double(), torch.zeros(1).double()
+    posterior = model_of(RBF(3)).condition(one, exact, exact)
+    X = torch.cat([one, one + 1e-10, one + 0.1]).requires_grad_()
+    _, std = posterior.marginals(X)
+    (gradient,) = torch.autograd.grad(std.sum(), X)
+    assert (std[:2] > 0).all() and (std[:2] < 1e-6).all()
+    assert not gradient[:2].any() and gradient[2].all()
+
+
 def test_repeated_observations_count_as_one_with_less_noise(rng):
     X, y = data(rng)
     X_new, model = rows(rng, 5), model_of(RBF(3))
     many = model.condition(X.repeat(4, 1), y.repeat(4))
-    one = model.condition(X, y, torch.full((9,), NOISE / 4).double())
+    one = model.condition(X, y, torch.full((9,), NOISE / 4, dtype=torch.float64))
     torch.testing.assert_close(many.marginals(X_new), one.marginals(X_new), rtol=1e-8, atol=1e-8)
 
 
@@ -456,7 +468,7 @@ def test_a_posterior_says_its_size():
 def test_solve_applies_the_inverse_of_the_noisy_covariance(rng):
     X, y = data(rng)
     posterior, B = model_of(RBF(3)).condition(X, y), normal(rng, 9, 2)
-    K = RBF(3)(X, X).detach() + NOISE * torch.eye(9)
+    K = RBF(3)(X, X).detach() + NOISE * torch.eye(9, dtype=torch.float64)
     torch.testing.assert_close(posterior.solve(K @ B), B, rtol=1e-9, atol=1e-9)
 
 

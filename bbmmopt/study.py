@@ -1,0 +1,434 @@
+"""Study: a problem, its trials and what was told of them; everything but suggesting.
+
+Imports no torch, so that telling and listing do not wait for it.
+"""
+
+from __future__ import annotations
+
+import secrets
+import threading
+import time
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from os import PathLike, fspath
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+
+from bbmmopt.explain import ACQUISITIONS, explain
+from bbmmopt.problem import Noise, Problem
+from bbmmopt.space import Parameter, Space
+from bbmmopt.storage import Storage, StudyRecord, UnknownStudy, open_storage
+from bbmmopt.trial import Trial, TrialState, UnknownTrial
+
+_VERSION = "1"  # of the way suggestions follow from seed and data; stored with each study
+
+
+class StudyDiffers(ValueError):
+    """The stored study has another problem, seed or setting than the one opened now."""
+
+
+class NoCompleteTrial(ValueError):
+    """Something was asked that needs at least one complete trial."""
+
+
+class FailedTrialWarning(UserWarning):
+    """A told value cannot be used, and the trial was recorded as failed."""
+
+
+class Study:
+    """Everything about a run but its suggestions: the trials, telling, enqueueing, the best.
+
+    `Optimizer` adds `ask`. By itself a study is what to open in order to look, or to tell a result
+    from a process that need not load a model.
+
+    Args:
+        space: A Space, {name: parameter}, or a whole Problem.
+        minimize: Name of the objective that should be small (or names, of several).
+        maximize: Name of the objective that should be large.
+        noise: "none" for an exact, repeatable objective; "unknown" learns the noise and never
+            proposes a point twice; "noisy" learns it and may repeat points.
+        constraints: Names of numbers told along that must be at most 0.
+        storage: None keeps trials in memory; "study.db" in a file, which is opened again if it is
+            there; or a Storage.
+        study: Name of the study within the storage.
+        seed: Any integer. Left out, a new study draws one and an old one keeps its own.
+        n_start: How many trials are spread over the space before the model takes over. Left out,
+            twice the number of parameters, at least 5 and at most a fifth of the budget, or 20.
+        budget: How many trials are planned, if known.
+        acquisition: What the model maximises: "log_ei" (log expected improvement), "log_pi", "ucb"
+            or "mean".
+
+    Raises:
+        ValueError: If the problem makes no sense.
+        StudyDiffers: If the storage holds this study with another problem, seed or setting.
+        StorageError: If the storage cannot be opened.
+    """
+
+    def __init__(
+        self,
+        space: Space | Mapping[str, Parameter] | Problem,
+        *,
+        minimize: str | Sequence[str] | None = None,
+        maximize: str | Sequence[str] | None = None,
+        noise: Noise | Mapping[str, Noise] = "unknown",
+        constraints: str | Sequence[str] = (),
+        storage: str | PathLike[str] | Storage | None = None,
+        study: str = "default",
+        seed: int | None = None,
+        n_start: int | None = None,
+        budget: int | None = None,
+        acquisition: str | None = None,
+    ) -> None:
+        self.problem = _problem(space, minimize, maximize, noise, constraints)
+        self.study = study
+        wanted = {"n_start": _checked_start(n_start), "acquisition": checked_name(acquisition)}
+        defaults = {"n_start": _default_start(self.space, budget), "acquisition": "log_ei"}
+        seed = _checked_seed(seed)
+        self.storage = open_storage(storage)
+        record = self.storage.create_study(
+            StudyRecord(
+                name=study,
+                problem=self.problem.to_json(),
+                seed=secrets.randbits(48) if seed is None else seed,
+                settings={k: defaults[k] if v is None else v for k, v in wanted.items()},
+                created=time.time(),
+                version=_VERSION,
+            )
+        )
+        try:
+            _check_same(record, self.problem, seed, wanted)
+        except StudyDiffers:
+            if self.storage is not storage:
+                self.storage.close()
+            raise
+        self.seed = record.seed
+        self.settings = record.settings
+        self._lock = threading.RLock()
+        self._trials: dict[int, Trial] = {}
+        self._rows: dict[int, np.ndarray] = {}
+        self._revision = 0
+        self._handed_out: set[int] = set()
+        self._sync()
+
+    @classmethod
+    def open(cls, storage: str | PathLike[str] | Storage, study: str = "default") -> Self:
+        """Open a stored study by its name alone: the storage knows its space and settings.
+
+        Choices that stand for objects are handed out as their labels: objects are not stored.
+
+        Args:
+            storage: As in `Optimizer`, but it must be there already.
+            study: Name of the study within the storage.
+
+        Raises:
+            UnknownStudy: If there is no such file or study, naming the studies there are.
+            StorageError: If the storage cannot be opened.
+        """
+        path = "://" if isinstance(storage, Storage) else fspath(storage)
+        if "://" not in path and not Path(path).expanduser().is_file():
+            raise UnknownStudy(
+                f"there is no file {path!r}. Give the path of a stored study, or start a new one "
+                f"with Optimizer(space, …, storage={path!r})."
+            )
+        store = open_storage(storage)
+        record = store.study(study)
+        if record is None:
+            known = ", ".join(map(repr, store.studies())) or "none"
+            if store is not storage:
+                store.close()
+            raise UnknownStudy(f"there is no study {study!r} in the storage; there are: {known}.")
+        return cls(Problem.from_json(record.problem), storage=store, study=study)
+
+    def __repr__(self) -> str:
+        objectives = ", ".join(f"{o.direction} {o.name}" for o in self.problem.objectives)
+        return (
+            f"{type(self).__name__}({objectives}; {len(self._trials)} trials, study {self.study!r})"
+        )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the storage. Everything told is in it already."""
+        self.storage.close()
+
+    @property
+    def space(self) -> Space:
+        """The space of the problem."""
+        return self.problem.space
+
+    # ----------------------------------------------------------------------- what to run
+
+    def enqueue(self, params: Mapping[str, Any]) -> Trial:
+        """Put a point in line: the next `ask` hands it out before anything of its own.
+
+        Args:
+            params: A value for every active parameter.
+
+        Raises:
+            ValueError: If the point is not in the space, naming parameter, value and range.
+        """
+        params = self.space.validate(params, where="enqueue")
+        trial = Trial(
+            0, params, TrialState.WAITING, created=time.time(), origin={"phase": "enqueued"}
+        )
+        with self._lock:
+            return self._remember(self.storage.add_next(self.study, trial))
+
+    def take_over(self, trial: Trial, *, worker: str | None = None) -> Trial | None:
+        """Run a trial again whose worker is known to be gone: it is handed out to you now.
+
+        Args:
+            trial: A running trial, as `trials` showed it.
+            worker: Who will run it from now on.
+
+        Returns:
+            The trial; None if it has ended, or somebody else took it over first.
+
+        Raises:
+            UnknownTrial: If there is no such trial.
+        """
+        with self._lock:
+            taken = self.storage.reclaim(
+                self.study,
+                trial.number,
+                worker=worker,
+                previous_worker=trial.worker,
+                now=time.time(),
+            )
+            return None if taken is None else self._hand_out(taken)
+
+    def _hand_out(self, trial: Trial) -> Trial:
+        """Remember that this process runs the trial; a copy, whose dicts its user may change."""
+        trial = self._remember(trial)
+        self._handed_out.add(trial.number)
+        return replace(trial, params=dict(trial.params), arguments=dict(trial.arguments))
+
+    # ----------------------------------------------------------------------------- telling
+
+    def tell(
+        self,
+        trial: Trial | int,
+        value: Any = None,
+        *,
+        failed: str | None = None,
+        constraints: Mapping[str, float] | None = None,
+    ) -> Trial:
+        """Record what came out. When this returns, the result is stored.
+
+        Everything is checked before anything changes: after an error the trial is still running
+        and can be told again.
+
+        Args:
+            trial: The trial, or its number.
+            value: A number; (mean, standard error); or {objective: either} when there are several.
+                NaN, or an infinity on the bad side, records the trial as failed and warns.
+            failed: Why there is no value, instead of one.
+            constraints: {constraint: value} if the problem has any and `value` does not say.
+
+        Returns:
+            The trial as it is now.
+
+        Raises:
+            TypeError: If the value is not a number.
+            ValueError: If names are missing or unknown, or an infinity is on the good side.
+            UnknownTrial: If there is no such trial.
+            TrialAlreadyTold: If it was told before with another outcome.
+        """
+        number = self._number(trial)
+        if failed is not None:
+            if value is not None:
+                raise ValueError(f"trial {number}: give a value or failed=…, not both.")
+            if not isinstance(failed, str) or not failed:
+                raise TypeError(
+                    f'trial {number}: failed= takes the reason, as in failed="diverged"; '
+                    f"got {failed!r}."
+                )
+            return self._finish(number, TrialState.FAILED, {"reason": failed})
+        return self._finish(number, *self._outcome(value, constraints, number))
+
+    def _outcome(
+        self, value: Any, constraints: Mapping[str, float] | None, number: int | None
+    ) -> tuple[TrialState, dict[str, Any]]:
+        """End state and outcome of a told value, checked; warns of one that counts as failed."""
+        told = self.problem.check_values(value, trial_number=number, constraints=constraints)
+        if told.failure is not None:
+            where = "add_trial" if number is None else f"trial {number}"
+            message = f"{where}: {told.failure}; recorded as failed."
+            warnings.warn(message, FailedTrialWarning, stacklevel=3)
+            return TrialState.FAILED, {"reason": told.failure}
+        return TrialState.COMPLETE, {
+            "values": told.values,
+            "standard_errors": told.standard_errors,
+            "constraints": told.constraints,
+        }
+
+    def _finish(self, number: int, state: TrialState, outcome: dict[str, Any]) -> Trial:
+        fields = {"values": None, "standard_errors": {}, "constraints": {}, "reason": None}
+        with self._lock:
+            trial = self.storage.finish(
+                self.study, number, state=state, finished=time.time(), **(fields | outcome)
+            )
+            return self._remember(trial)
+
+    def add_trial(
+        self,
+        params: Mapping[str, Any],
+        value: Any,
+        *,
+        constraints: Mapping[str, float] | None = None,
+        outside: bool = False,
+    ) -> Trial:
+        """Record a result that was not asked for: from the literature, a log, an earlier study.
+
+        Args:
+            params: A value for every active parameter.
+            value: As in `tell`.
+            constraints: As in `tell`.
+            outside: Accept numbers beyond the bounds of the space: they teach the model, and are
+                never proposed.
+
+        Raises:
+            TypeError, ValueError: As in `tell` and `enqueue`; nothing is recorded then.
+        """
+        params = self.space.validate(params, where="add_trial", outside=outside)
+        state, outcome = self._outcome(value, constraints, None)
+        now = time.time()
+        trial = Trial(
+            0,
+            params,
+            state,
+            created=now,
+            started=now,
+            finished=now,
+            origin={"phase": "told"},
+            **outcome,
+        )
+        with self._lock:
+            return self._remember(self.storage.add_next(self.study, trial))
+
+    # ---------------------------------------------------------------------------- looking
+
+    @property
+    def trials(self) -> list[Trial]:
+        """Every trial of the study by number, those of other processes included."""
+        with self._lock:
+            self._sync()
+            return [self._trials[number] for number in sorted(self._trials)]
+
+    @property
+    def best(self) -> Trial:
+        """The complete, feasible trial with the best observed value.
+
+        Under noise that is partly luck; `recommend` is the model's choice.
+
+        Raises:
+            NoCompleteTrial: If there is none.
+        """
+        best = self.problem.best_of(self.trials)
+        if best is None:
+            raise NoCompleteTrial(
+                "there is no complete trial yet, so none is the best: tell a result first."
+            )
+        return best
+
+    def explain(self, trial: Trial | int) -> str:
+        """Why this point: which phase, model and acquisition value it came from, in sentences."""
+        with self._lock:
+            self._sync()
+            number = self._number(trial)
+            if number not in self._trials:
+                raise UnknownTrial(f"there is no trial {number}; there are {len(self._trials)}.")
+            return explain(self._trials[number], self.problem)
+
+    # ------------------------------------------------------------------------------ inside
+
+    def _number(self, trial: Trial | int) -> int:
+        number = trial.number if isinstance(trial, Trial) else trial
+        if isinstance(number, bool) or not isinstance(number, int | np.integer):
+            raise TypeError(f"expected a Trial or its number; got {trial!r}.")
+        return int(number)
+
+    def _sync(self) -> None:
+        """Take in what changed in the storage, by this process or another."""
+        changed, self._revision = self.storage.changes(self.study, self._revision)
+        for trial in changed:
+            self._remember(trial)
+
+    def _remember(self, trial: Trial) -> Trial:
+        if trial.number not in self._rows:
+            self._rows[trial.number] = self.space.encode(trial.params)
+        trial = replace(trial, arguments=self.space.arguments(trial.params))
+        self._trials[trial.number] = trial
+        return trial
+
+
+def _problem(
+    space: Space | Mapping[str, Parameter] | Problem,
+    minimize: str | Sequence[str] | None,
+    maximize: str | Sequence[str] | None,
+    noise: Noise | Mapping[str, Noise],
+    constraints: str | Sequence[str],
+) -> Problem:
+    if not isinstance(space, Problem):
+        return Problem.make(
+            space, minimize=minimize, maximize=maximize, noise=noise, constraints=constraints
+        )
+    if minimize or maximize or constraints or noise != "unknown":
+        raise ValueError(
+            "a Problem says itself what is minimised, its constraints and its noise; "
+            "pass either the Problem alone or a Space with these arguments."
+        )
+    return space
+
+
+def _default_start(space: Space, budget: int | None) -> int:
+    free = sum(column.kind != "fixed" for column in space.columns)
+    return min(max(5, 2 * free), max(5, budget // 5) if budget else 20)
+
+
+def _checked_start(n_start: int | None) -> int | None:
+    if n_start is not None and (isinstance(n_start, bool) or not isinstance(n_start, int)):
+        raise TypeError(f"n_start must be an integer; got {n_start!r}.")
+    if n_start is not None and n_start < 1:
+        raise ValueError(f"n_start must be at least 1: a model needs data; got {n_start}.")
+    return n_start
+
+
+def _checked_seed(seed: int | None) -> int | None:
+    if seed is not None and (isinstance(seed, bool) or not isinstance(seed, int | np.integer)):
+        raise TypeError(f"seed must be an integer or None; got {seed!r}.")
+    return None if seed is None else int(seed)
+
+
+def checked_name(acquisition: str | None) -> str | None:
+    """The name of an acquisition function, or None; ValueError if there is none of that name."""
+    if acquisition is not None and acquisition not in ACQUISITIONS:
+        raise ValueError(
+            f"acquisition must be one of {', '.join(ACQUISITIONS)}; got {acquisition!r}."
+        )
+    return acquisition
+
+
+def _check_same(
+    record: StudyRecord, problem: Problem, seed: int | None, wanted: Mapping[str, Any]
+) -> None:
+    """Refuse to go on with a study that was another one."""
+    differences = Problem.from_json(record.problem).difference(problem)
+    if seed is not None and seed != record.seed:
+        differences.append(f"seed: was {record.seed} and is now {seed}.")
+    for name, value in wanted.items():
+        if value is not None and value != record.settings[name]:
+            differences.append(f"{name}: was {record.settings[name]!r} and is now {value!r}.")
+    if differences:
+        raise StudyDiffers(
+            f"the storage holds study {record.name!r} with another description:\n  "
+            + "\n  ".join(differences)
+            + "\nOpen it as it was, or give the new one a name of its own with study=…."
+        )
