@@ -84,6 +84,7 @@ def plot_posterior(
     if where.y is None and quantity == "mean":
         valued = {kind: kinds.pop(kind) for kind in ("observed", "best") if kind in kinds}
         _draw_bands(ax, where, bands, objective.name, valued)
+        ax.set_ylabel(plain(objective.name + _cut_note(optimizer, belief)))
         hidden += draw_marks(ax, where, valued, lambda t: (t.values or {})[objective.name])
     elif where.y is None:
         most = min(bands.half_width.max(), bands.observed)
@@ -93,7 +94,8 @@ def plot_posterior(
         # Bright is good in both directions.
         cmap = "cividis_r" if objective.direction == "minimize" else "cividis"
         limits = _limits(bands, good_is_low=objective.direction == "minimize")
-        draw_surface(ax, where, bands.middle, limits, cmap=cmap, label=objective.name)
+        label = objective.name + _cut_note(optimizer, belief)
+        draw_surface(ax, where, bands.middle, limits, cmap=cmap, label=label)
     else:
         limits = Range.of(bands.half_width, high=bands.observed)
         draw_surface(ax, where, bands.half_width, limits, cmap="magma", label=_half(objective.name))
@@ -162,6 +164,16 @@ def _bands(optimizer: Optimizer, belief: Belief, where: Slice) -> _Bands:
     return _Bands(in_user_units(mean), ends(1), ends(2), float(values.min()), float(values.max()))
 
 
+def _cut_note(optimizer: Optimizer, belief: Belief) -> str:
+    """From where on the model does not tell bad values apart, if it saw such values."""
+    cut = float(getattr(belief.transform, "low", -np.inf))
+    if not len(belief.data.y) or belief.data.y.min() >= cut:
+        return ""
+    problem = optimizer.problem
+    value = problem.from_model([cut])[problem.names[0]]
+    return f"\n(cut by the model at {value:.3g})"
+
+
 def _half(name: str) -> str:
     return f"half of the 68 % band of {name}"
 
@@ -183,7 +195,6 @@ def _draw_bands(
     """The median within its bands, whiskers over categories; and errors that were told."""
     tidy(ax)
     ax.set_ylim(*_view(where, bands, name, [t for group in kinds.values() for t in group]))
-    ax.set_ylabel(plain(name))
     x, middle = where.x.values, bands.middle
     for (lower, upper), colour, width, label in (
         (bands.outer, BANDS[0], 0.18, "95 % band"),

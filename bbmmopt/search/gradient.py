@@ -75,6 +75,11 @@ def ascend(
 class _Rows:
     """The rows still climbing. Works on U = X / scale and minimises f = -value."""
 
+    _PER_ROW = (
+        *("_row", "_lower", "_upper", "_lo", "_hi", "_U", "_f", "_g", "_H"),
+        *("_fresh", "_step", "_D", "_done"),
+    )
+
     def __init__(
         self,
         function: ValueAndGradient,
@@ -89,6 +94,7 @@ class _Rows:
         self._end, self._end_value = X.copy(), np.full(m, -np.inf)
         self.rounds = self._evaluations = 0
         self._row = np.arange(m)
+        self._lower, self._upper = lower, upper
         self._lo, self._hi = lower / scale, upper / scale
         self._U = np.clip(X / scale, self._lo, self._hi)
         self._f, self._g = self._evaluate(self._U)
@@ -99,10 +105,14 @@ class _Rows:
         self._best = np.inf
 
     def _evaluate(self, U: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        value, gradient = self._function(U * self._scale)
+        value, gradient = self._function(self._unscaled(U))
         self.rounds += 1
         self._evaluations += len(U)
         return -value, -gradient * self._scale
+
+    def _unscaled(self, U: np.ndarray) -> np.ndarray:
+        """X of U; clipped, since x / scale * scale may be off by a rounding error."""
+        return np.clip(U * self._scale, self._lower, self._upper)
 
     def settle(self) -> bool:
         """Let rows that are done leave; False when none is left."""
@@ -110,12 +120,12 @@ class _Rows:
         if done.any():
             self._write(done)
             live = ~done
-            for name in ("row", "lo", "hi", "U", "f", "g", "H", "fresh", "step", "D", "done"):
-                setattr(self, f"_{name}", getattr(self, f"_{name}")[live])
+            for name in self._PER_ROW:
+                setattr(self, name, getattr(self, name)[live])
         return len(self._row) > 0
 
     def _write(self, which: np.ndarray) -> None:
-        self._end[self._row[which]] = self._U[which] * self._scale
+        self._end[self._row[which]] = self._unscaled(self._U)[which]
         self._end_value[self._row[which]] = -self._f[which]
 
     def finish(self) -> Ascent:

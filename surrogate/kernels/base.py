@@ -78,9 +78,12 @@ class Kernel(nn.Module, ABC):
 
     Attributes:
         roles: What each own parameter means to a set of priors, by its attribute name.
+        unset: Own parameters that were given no value; a model moves them to where its priors
+            start.
     """
 
     roles: ClassVar[dict[str, str]] = {}
+    unset: frozenset[str] = frozenset()
 
     @abstractmethod
     def forward(self, X1: Tensor, X2: Tensor) -> Tensor:

@@ -23,7 +23,8 @@ class Hamming(Kernel):
 
     Args:
         dims: How many categorical inputs.
-        lengthscale: ℓ > 0, without unit: a number, or one per input, shape (dims,).
+        lengthscale: ℓ > 0, without unit: a number, or one per input, shape (dims,). Left out, it
+            is 1 until a model moves it to where its priors start.
         columns: Which columns of X hold them; all unless given.
     """
 
@@ -32,11 +33,13 @@ class Hamming(Kernel):
     def __init__(
         self,
         dims: int,
-        lengthscale: float | Sequence[float] | Tensor = 1.0,
+        lengthscale: float | Sequence[float] | Tensor | None = None,
         *,
         columns: Sequence[int] | None = None,
     ) -> None:
         super().__init__()
+        if lengthscale is None:
+            lengthscale, self.unset = 1.0, frozenset({"log_lengthscale"})
         self.log_lengthscale = lengthscale_parameter(dims, lengthscale, columns)
         self.dims = dims
         self.columns = None if columns is None else tuple(columns)

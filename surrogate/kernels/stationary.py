@@ -33,9 +33,9 @@ class Stationary(Kernel):
     Args:
         dims: How many inputs the kernel sees, each with a lengthscale of its own.
         lengthscale: ℓ > 0, in the units of x: a number, or one per input, shape (dims,). Left out,
-            it is √dims / 5, which keeps typical correlations alike as inputs are added; a set of
-            priors moves it to its mode.
-        variance: s² > 0, in the units of y squared.
+            it is √dims / 5, which keeps typical correlations alike as inputs are added, until a
+            model moves it to where its priors start.
+        variance: s² > 0, in the units of y squared. Left out, it is 1, as above.
         columns: Which columns of X the kernel looks at; all of them unless given.
 
     Raises:
@@ -51,17 +51,19 @@ class Stationary(Kernel):
         self,
         dims: int,
         lengthscale: float | Sequence[float] | Tensor | None = None,
-        variance: float | Tensor = 1.0,
+        variance: float | Tensor | None = None,
         *,
         columns: Sequence[int] | None = None,
     ) -> None:
         super().__init__()
+        given = {"log_lengthscale": lengthscale, "log_variance": variance}
+        self.unset = frozenset(name for name, value in given.items() if value is None)
         if lengthscale is None:
             lengthscale = math.sqrt(max(dims, 1)) / 5
         self.log_lengthscale = lengthscale_parameter(dims, lengthscale, columns)
         self.dims = dims
         self.columns = None if columns is None else tuple(columns)
-        self.log_variance = positive_parameter("variance", variance)
+        self.log_variance = positive_parameter("variance", 1.0 if variance is None else variance)
 
     def extra_repr(self) -> str:
         return f"dims={self.dims}" + (f", columns={self.columns}" if self.columns else "")

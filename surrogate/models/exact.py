@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 import torch
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 class ExactGP(nn.Module):
     """y = f(x) + ε with f ~ GP(m, k) and ε ~ N(0, σ²), m a constant.
 
-    Built with its parameters at the start values of its priors; `fit` returns a fitted copy.
+    Parameters that were given no value begin where the priors start; `fit` returns a fitted copy.
 
     Args:
         kernel: k. The model keeps a copy.
@@ -32,8 +33,6 @@ class ExactGP(nn.Module):
             None takes the prior's start value.
         priors: A set of priors or its name. "dimension-scaled-1", the default, expects inputs in
             the unit cube and standardised targets; "flat-1" is plain maximum likelihood.
-        start_from_priors: Whether to move the kernel's parameters to where the priors start;
-            False keeps the values they were given.
         solver: How linear systems are solved.
 
     Attributes:
@@ -49,7 +48,6 @@ class ExactGP(nn.Module):
         mean: float = 0.0,
         noise: float | None = None,
         priors: str | PriorSet = DIMENSION_SCALED,
-        start_from_priors: bool = True,
         solver: Cholesky | None = None,
     ) -> None:
         super().__init__()
@@ -59,8 +57,9 @@ class ExactGP(nn.Module):
         start = self.priors.prior("noise", 1).start
         self.log_noise = positive_parameter("noise", start if noise is None else noise)
         self.constant = nn.Parameter(torch.tensor(float(mean), dtype=torch.float64))
-        if start_from_priors:
-            self.reset()
+        for part in self.kernel.modules():
+            if isinstance(part, Kernel) and part.unset:
+                self._start(part, part.unset)
 
     @property
     def dims(self) -> int | None:
@@ -80,17 +79,24 @@ class ExactGP(nn.Module):
         """m, in the units of y, shape ()."""
         return self.constant
 
-    def reset(self) -> None:
-        """Move the kernel's parameters to the start values of the priors."""
-        with torch.no_grad():
-            for parameter, prior in zip(
-                self.kernel.parameters(), self._kernel_priors(), strict=True
-            ):
-                parameter.fill_(math.log(prior.start))
+    def _start(self, part: Kernel, names: Iterable[str]) -> None:
+        """Move parameters of a part of the kernel to where the priors start."""
+        for name in names:
+            prior = self.priors.prior(part.roles.get(name, name), int(getattr(part, "dims", 1)))
+            if not math.isnan(prior.start):
+                part.get_parameter(name).data.fill_(math.log(prior.start))
 
     def _kernel_priors(self) -> list[Prior]:
         roles = self.kernel.roles_of_parameters()
         return [self.priors.prior(role, dims) for role, dims in roles]
+
+    def lengthscales(self) -> list[bool]:
+        """Which entries of the flat vector of `log_priors` are lengthscales."""
+        roles = self.kernel.roles_of_parameters()
+        flat: list[bool] = []
+        for parameter, (role, _) in zip(self.kernel.parameters(), roles, strict=True):
+            flat += [role == "lengthscale"] * parameter.numel()
+        return [*flat, False]
 
     def log_priors(self) -> LogPriors:
         """Priors of the flat vector [log kernel parameters …, log σ²], frozen ones included."""

@@ -22,6 +22,8 @@ from surrogate.workspace import Workspace
 # Above this n one evaluation keeps several cores busy; below, threads only wait for each other.
 _THREADS_PAY_FROM = 1000
 
+_LENGTHSCALE_FACTORS = (1.0, 1 / 4, 1 / 16)
+
 
 @dataclass(frozen=True)
 class FitReport:
@@ -67,23 +69,29 @@ def fit(
 ) -> ExactGP:
     """Return a copy of the model at the parameters of largest posterior density.
 
-    Quasi-Newton on log-parameters from where the model stands and, unless `restart` is False or it
-    stands there already, from the start values of the priors too; the better of the two is kept.
-    Passing the last fitted model is a warm start: its parameters and curvature are used.
-    Parameters with `requires_grad` off stay.
+    Quasi-Newton on log-parameters from where the model stands, and from where the priors start:
+    with their lengthscales, a fourth or a sixteenth of them, whichever is the likeliest (data that
+    wiggle look like noise to a model that begins with long ones). The better result is kept; where
+    both starts are the same, there is one. Passing the last fitted model is a warm start: its
+    parameters and curvature are used. Parameters with `requires_grad` off stay.
 
     Args:
         model: What to fit; left as it is.
         X: Shape (n, d). For n < 2 there is nothing to learn and a copy comes back.
         y: Shape (n,).
         noise: Variance of each observation, shape (n,), NaN where σ² is to be learnt.
-        restart: Whether to guard against a bad basin by a second start.
+        restart: Whether to guard against a bad basin by the second start.
         max_evaluations: Per start.
         tolerance: Stop when another step is predicted to gain less than this many nats.
 
     Raises:
-        ValueError: If shapes do not match or values are not finite.
+        ValueError: If shapes do not match, values are not finite, or no parameter is free.
     """
+    if not any(p.requires_grad for p in model.parameters()):
+        raise ValueError(
+            "all parameters of the model are frozen, as those of posterior.model are; pass the "
+            "model that was conditioned, or call model.requires_grad_(True) on a copy."
+        )
     X = as_matrix("X", X, model.dims)
     y, noise = as_targets("y", y, len(X)), as_noise(noise, len(X))
     began = time.perf_counter()
@@ -95,12 +103,10 @@ def fit(
         )
         return model
     objective = _Objective(model, X, y, noise)
-    starts = [objective.position()]
-    if restart and np.abs(starts[0] - objective.prior_start).max(initial=0.0) > 1e-3:
-        starts.append(objective.prior_start)
-    if curvature is not None and len(curvature) != len(starts[0]):
+    if curvature is not None and len(curvature) != len(objective.low):
         curvature = None  # other parameters were free then
     with nullcontext() if len(X) >= _THREADS_PAY_FROM else one_thread():
+        starts = objective.starts() if restart else [objective.position()]
         best, log_likelihood = objective.minimise(starts, curvature, max_evaluations, tolerance)
     x, g = best.x, best.gradient
     held = ((x <= objective.low) & (g > 0)) | ((x >= objective.high) & (g < 0))
@@ -136,13 +142,15 @@ class _Objective:
         self._workspace = Workspace()
         free = [np.full(p.numel(), p.requires_grad) for p in self._parameters]
         self._free = np.concatenate(free)
+        self._is_mean = (np.arange(len(self._free)) == len(self._free) - 1)[self._free]
         # The mean has no prior; its likelihood is quadratic, so bounds only stop the absurd.
         span = float(y.max() - y.min()) + 1.0
         self.low = np.append(self._priors.low, float(y.min()) - span)[self._free]
         self.high = np.append(self._priors.high, float(y.max()) + span)[self._free]
-        start = np.append(self._priors.start, float(y.mean()))
-        self.prior_start = start[self._free]
         self._flat = self._read()
+        start = np.append(self._priors.start, float(y.mean()))
+        self._prior_start = np.where(np.isnan(start), self._flat, start)
+        self._lengthscales = np.append(model.lengthscales(), False)
         self.evaluations, self.jitter = 0, 0.0
 
     def _read(self) -> np.ndarray:
@@ -151,6 +159,18 @@ class _Objective:
     def position(self) -> np.ndarray:
         """Where the model stands, moved inside the bounds."""
         return np.clip(self._read()[self._free], self.low, self.high)
+
+    def starts(self) -> list[np.ndarray]:
+        """Where the model stands, and the likeliest of the starts the priors offer."""
+        here = self.position()
+        offered = []
+        for factor in _LENGTHSCALE_FACTORS:
+            start = self._prior_start + math.log(factor) * self._lengthscales
+            offered.append(np.clip(start[self._free], self.low, self.high))
+        best = min(offered, key=lambda start: self(start)[0])
+        # The mean counts for nothing: wherever it begins, the first step puts it right.
+        differs = np.abs(here - best)[~self._is_mean].max(initial=0.0) > 1e-3
+        return [here, best] if differs else [best]
 
     def _write(self, free: np.ndarray) -> None:
         """Move the model to these values of its free parameters."""

@@ -33,7 +33,8 @@ class Prior:
 
     Attributes:
         density: Its prior density; None for a flat one in log x.
-        start: Where a fit begins that has nothing better: the mode, unless said otherwise.
+        start: Where a fit begins that has nothing better: the mode, unless said otherwise. NaN for
+            wherever the parameter stands.
         low, high: Bounds, in the units of the parameter.
     """
 
@@ -57,9 +58,9 @@ class PriorSet:
     by_role: Mapping[str, Callable[[int], Prior]]
 
     def prior(self, role: str, dims: int) -> Prior:
-        """The prior of this role; a role the set does not know has a flat one."""
+        """The prior of this role; a role the set does not know has a flat one and no start."""
         make = self.by_role.get(role)
-        return make(dims) if make else Prior(None, 1.0, 1e-9, 1e9)
+        return make(dims) if make else Prior(None, math.nan, 1e-9, 1e9)
 
 
 def _lengthscale(dims: int) -> Prior:

@@ -49,7 +49,7 @@ def assert_agree(received, expected, rel, absolute=1e-15):
 def posterior() -> Posterior:
     rng = torch.Generator().manual_seed(0)
     X = torch.rand(9, 3, generator=rng, dtype=torch.float64)
-    model = ExactGP(Matern52(3, lengthscale=0.5), noise=1e-3, start_from_priors=False)
+    model = ExactGP(Matern52(3, lengthscale=0.5), noise=1e-3)
     return model.condition(X, torch.sin(5 * X).sum(-1))
 
 
@@ -184,7 +184,7 @@ def test_law_groups_of_several_candidates_are_refused_with_advice(kind, shape, p
 @pytest.mark.parametrize("kind", EXACT)
 def test_law_scores_and_gradients_are_finite_at_the_data_themselves(kind):
     X = torch.linspace(0, 1, 8, dtype=torch.float64).unsqueeze(-1)
-    model = ExactGP(Matern52(1, lengthscale=0.3), noise=1e-8, start_from_priors=False)
+    model = ExactGP(Matern52(1, lengthscale=0.3), noise=1e-8)
     posterior = model.condition(X, X.squeeze(-1), torch.zeros(8, dtype=torch.float64))
     value, gradient = build(kind, posterior).value_and_gradient(X)
     assert value.isfinite().all() and gradient.isfinite().all()

@@ -34,7 +34,7 @@ def data(rng, n: int = 9) -> tuple[Tensor, Tensor]:
 
 
 def model_of(kernel: Kernel) -> ExactGP:
-    return ExactGP(kernel, mean=0.7, noise=0.05, start_from_priors=False)
+    return ExactGP(kernel, mean=0.7, noise=0.05)
 
 
 def moved(model: ExactGP, at: np.ndarray) -> ExactGP:
@@ -113,9 +113,8 @@ def test_no_data_have_probability_one():
     assert model_of(RBF(3)).log_marginal_likelihood(empty, empty[:, 0]).item() == 0.0
 
 
-def test_a_model_starts_where_its_priors_say_unless_told_not_to():
-    kernel = Matern52(4, lengthscale=0.1, variance=3.0)
-    model = ExactGP(kernel)
+def test_parameters_that_were_given_no_value_start_where_their_priors_say():
+    model = ExactGP(Matern52(4))
     start = prior_set("dimension-scaled-1")
     expected = torch.full((4,), start.prior("lengthscale", 4).start).double()
     torch.testing.assert_close(model.kernel.lengthscale.detach(), expected)
@@ -123,11 +122,20 @@ def test_a_model_starts_where_its_priors_say_unless_told_not_to():
     assert model.noise.item() == pytest.approx(start.prior("noise", 1).start)
     assert model.mean.item() == 0.0
 
-    kept = ExactGP(kernel, mean=2.0, noise=0.3, start_from_priors=False)
-    assert kept.kernel.variance.item() == pytest.approx(3.0)
-    assert (kept.mean.item(), kept.noise.item()) == pytest.approx((2.0, 0.3))
-    kept.reset()
-    torch.testing.assert_close(kept.kernel.lengthscale.detach(), expected)
+
+def test_parameters_that_were_given_a_value_keep_it():
+    kernel = Matern52(2, lengthscale=0.1) * (3.0 * Hamming(1, lengthscale=0.2, columns=[0]))
+    model = ExactGP(kernel + Linear(), mean=2.0, noise=0.3)
+    assert (model.mean.item(), model.noise.item()) == pytest.approx((2.0, 0.3))
+    matern, scaled = model.kernel.first.first, model.kernel.first.second
+    assert matern.lengthscale.tolist() == pytest.approx([0.1, 0.1])
+    assert matern.variance.item() == pytest.approx(1.0)  # not given: the prior's start
+    assert scaled.scale.item() == pytest.approx(3.0)
+    assert scaled.kernel.lengthscale.item() == pytest.approx(0.2)
+    for received, given in zip(
+        model.kernel.second.parameters(), Linear().parameters(), strict=True
+    ):
+        assert torch.equal(received, given)  # a role no prior knows
 
 
 def test_the_model_keeps_a_copy_of_its_kernel(rng):
@@ -139,10 +147,10 @@ def test_the_model_keeps_a_copy_of_its_kernel(rng):
 
 
 def test_priors_line_up_with_the_parameters_of_a_composed_kernel():
-    model = ExactGP(KERNELS["mixed"])
+    model = ExactGP(Matern52(2, columns=[0, 1]) * (1.0 * Hamming(1, columns=[2])))
     priors = model.log_priors()
     parameters = [*model.kernel.parameters(), model.log_noise]
-    np.testing.assert_allclose(  # reset put every parameter where its own prior starts
+    np.testing.assert_allclose(  # every parameter starts where its own prior says
         torch.cat([p.detach().reshape(-1) for p in parameters]).numpy(), priors.start
     )
     names = [name for name, p in model.kernel.named_parameters() for _ in range(p.numel())]

@@ -25,7 +25,7 @@ def rows(rng: torch.Generator, *shape: int) -> Tensor:
 
 
 def posterior_of(name: str, rng: torch.Generator, n: int = 6, noise: float = 0.05) -> Posterior:
-    model = ExactGP(KERNELS[name], mean=0.7, noise=noise, start_from_priors=False)
+    model = ExactGP(KERNELS[name], mean=0.7, noise=noise)
     given = torch.full((n,), torch.nan, dtype=torch.float64)
     given[: n // 2] = 0.2
     return model.condition(rows(rng, n), normal(rng, n) + 0.7, given if noise > 1e-3 else None)

@@ -37,7 +37,7 @@ KERNELS = {
     "mixed": Matern52(2, 0.5, columns=[0, 1]) * (1.3 * Hamming(1, 0.7, columns=[2])),
     "sum": RBF(3, 0.5, 0.4) + Matern32(1, 0.2, columns=[0]),
     "a user's own": Polynomial(),
-    "a user's own, combined": 0.3 * Polynomial() + Matern52(3),
+    "a user's own, combined": 0.3 * Polynomial() + Matern52(3, 0.8, 1.0),
 }
 EVERY_KERNEL = pytest.mark.parametrize("name", KERNELS)
 MEAN, NOISE = 0.7, 0.05
@@ -56,7 +56,7 @@ def data(rng: torch.Generator, n: int = 9) -> tuple[Tensor, Tensor]:
 
 
 def model_of(kernel: Kernel, noise: float = NOISE) -> ExactGP:
-    return ExactGP(kernel, mean=MEAN, noise=noise, start_from_priors=False)
+    return ExactGP(kernel, mean=MEAN, noise=noise)
 
 
 def dense(name: str, X: Tensor, y: Tensor, X_new: Tensor, noise: Tensor | None = None):
@@ -122,7 +122,7 @@ def test_few_observations_or_none_need_no_special_care(name, n, rng):
 
 
 def test_no_test_points_give_no_predictions(rng):
-    posterior = model_of(RBF(3)).condition(*data(rng))
+    posterior = model_of(RBF(3, 0.35, 1.0)).condition(*data(rng))
     assert posterior.marginals(torch.empty(0, 3))[0].shape == (0,)
     assert posterior.joint(torch.empty(0, 3))[1].shape == (0, 0)
     assert posterior.sample(torch.empty(0, 3), 2, rng).shape == (2, 0)
@@ -176,7 +176,7 @@ def test_gradients_at_the_training_inputs_are_finite(name, rng):
 
 
 def test_gradients_reach_single_precision_inputs(rng):
-    posterior = model_of(RBF(3)).condition(*data(rng))
+    posterior = model_of(RBF(3, 0.35, 1.0)).condition(*data(rng))
     X = rows(rng, 4).float().requires_grad_()
     mean, std = posterior.marginals(X)
     assert mean.dtype == std.dtype == torch.float64
@@ -186,7 +186,7 @@ def test_gradients_reach_single_precision_inputs(rng):
 
 def test_single_precision_inputs_are_predicted_in_double(rng):
     X, y = data(rng)
-    model, X_new = model_of(RBF(3)), rows(rng, 4).float()
+    model, X_new = model_of(RBF(3, 0.35, 1.0)), rows(rng, 4).float()
     received = model.condition(X.float(), y.float()).marginals(X_new)
     expected = model.condition(X.float().double(), y.float().double()).marginals(X_new.double())
     torch.testing.assert_close(received, expected, rtol=0, atol=0)
@@ -194,7 +194,7 @@ def test_single_precision_inputs_are_predicted_in_double(rng):
 
 def test_without_a_wish_for_gradients_none_are_recorded(rng):
     X, y = data(rng)
-    posterior = model_of(RBF(3)).condition(X.requires_grad_(), y.requires_grad_())
+    posterior = model_of(RBF(3, 0.35, 1.0)).condition(X.requires_grad_(), y.requires_grad_())
     for result in (*posterior.marginals(rows(rng, 2)), *posterior.joint(rows(rng, 2))):
         assert not result.requires_grad
     with torch.no_grad():
@@ -203,7 +203,7 @@ def test_without_a_wish_for_gradients_none_are_recorded(rng):
 
 
 def test_what_was_cached_in_inference_mode_serves_gradients_later(rng):
-    posterior = model_of(RBF(3)).condition(*data(rng))
+    posterior = model_of(RBF(3, 0.35, 1.0)).condition(*data(rng))
     with torch.inference_mode():
         posterior.marginals(rows(rng, 2))
     X = rows(rng, 2).requires_grad_()
@@ -230,7 +230,7 @@ def test_samples_have_the_mean_and_covariance_of_the_joint(name, rng):
 
 
 def test_the_same_generator_state_gives_the_same_samples(rng):
-    posterior = model_of(RBF(3)).condition(*data(rng))
+    posterior = model_of(RBF(3, 0.35, 1.0)).condition(*data(rng))
     X = rows(rng, 4)
     first, second = (posterior.sample(X, 3, torch.Generator().manual_seed(1)) for _ in range(2))
     assert torch.equal(first, second)
@@ -239,10 +239,12 @@ def test_the_same_generator_state_gives_the_same_samples(rng):
 def test_samples_at_exact_observations_are_the_observations(rng):
     X, y = data(rng)
     for repeats in (1, 20):
-        posterior = model_of(RBF(3), noise=1e-10).condition(X, y)
+        posterior = model_of(RBF(3, 0.35, 1.0), noise=1e-10).condition(X, y)
         samples = posterior.sample(X.repeat(repeats, 1), 3, rng)
         torch.testing.assert_close(samples, y.repeat(repeats).expand(3, -1), rtol=0, atol=1e-3)
-    posterior = model_of(RBF(3)).condition(X, y, torch.zeros(9))  # all covariance is rounding
+    posterior = model_of(RBF(3, 0.35, 1.0)).condition(
+        X, y, torch.zeros(9)
+    )  # all covariance is rounding
     torch.testing.assert_close(posterior.sample(X, 1, rng)[0], y, rtol=0, atol=1e-4)
 
 
@@ -293,7 +295,7 @@ def test_appending_is_the_same_as_conditioning_on_all(name, split, used, rng):
 
 def test_appending_leaves_the_former_posterior_as_it_was(rng):
     X, y = data(rng)
-    posterior = model_of(RBF(3)).condition(X, y)
+    posterior = model_of(RBF(3, 0.35, 1.0)).condition(X, y)
     X_new = rows(rng, 4)
     before = posterior.marginals(X_new)
     posterior.append(rows(rng, 2), normal(rng, 2))
@@ -317,7 +319,7 @@ def test_a_thousand_appended_rows_drift_by_less_than_one_in_ten_million(rng):
 def test_an_observation_without_noise_can_be_appended_twice(rng):
     X, y = data(rng)
     exact = torch.zeros(9, dtype=torch.float64)
-    posterior = model_of(RBF(3)).condition(X, y, exact).append(X, y, exact)
+    posterior = model_of(RBF(3, 0.35, 1.0)).condition(X, y, exact).append(X, y, exact)
     assert 0 < posterior.info.jitter < 1e-9
     torch.testing.assert_close(posterior.marginals(X)[0], y, rtol=0, atol=1e-6)
 
@@ -359,7 +361,7 @@ def test_standard_deviations_are_positive_even_where_nothing_is_unknown(name, rn
 
 def test_where_nothing_is_unknown_std_rests_on_its_floor_without_a_gradient():
     one, exact = torch.full((1, 3), 0.5).double(), torch.zeros(1).double()
-    posterior = model_of(RBF(3)).condition(one, exact, exact)
+    posterior = model_of(RBF(3, 0.35, 1.0)).condition(one, exact, exact)
     X = torch.cat([one, one + 1e-10, one + 0.1]).requires_grad_()
     _, std = posterior.marginals(X)
     (gradient,) = torch.autograd.grad(std.sum(), X)
@@ -369,7 +371,7 @@ def test_where_nothing_is_unknown_std_rests_on_its_floor_without_a_gradient():
 
 def test_repeated_observations_count_as_one_with_less_noise(rng):
     X, y = data(rng)
-    X_new, model = rows(rng, 5), model_of(RBF(3))
+    X_new, model = rows(rng, 5), model_of(RBF(3, 0.35, 1.0))
     many = model.condition(X.repeat(4, 1), y.repeat(4))
     one = model.condition(X, y, torch.full((9,), NOISE / 4, dtype=torch.float64))
     torch.testing.assert_close(many.marginals(X_new), one.marginals(X_new), rtol=1e-8, atol=1e-8)
@@ -378,10 +380,10 @@ def test_repeated_observations_count_as_one_with_less_noise(rng):
 def test_jitter_is_reported_when_repeats_without_noise_need_it(rng):
     X, y = data(rng)
     exact = torch.zeros(18, dtype=torch.float64)
-    posterior = model_of(RBF(3)).condition(X.repeat(2, 1), y.repeat(2), exact)
+    posterior = model_of(RBF(3, 0.35, 1.0)).condition(X.repeat(2, 1), y.repeat(2), exact)
     assert 0 < posterior.info.jitter < 1e-9
     assert posterior.info.solver == "cholesky"
-    assert model_of(RBF(3)).condition(X, y).info.jitter == 0.0
+    assert model_of(RBF(3, 0.35, 1.0)).condition(X, y).info.jitter == 0.0
 
 
 def test_a_dead_input_has_no_influence(rng):
@@ -414,7 +416,7 @@ def test_the_tensors_of_the_caller_are_neither_written_into_nor_kept(rng):
     X, y = data(rng)
     noise, X_new = torch.full((9,), 0.1).double(), rows(rng, 4)
     originals = [t.clone() for t in (X, y, noise, X_new)]
-    posterior = model_of(RBF(3)).condition(X, y, noise)
+    posterior = model_of(RBF(3, 0.35, 1.0)).condition(X, y, noise)
     before = posterior.marginals(X_new)
     posterior.joint(X_new)
     posterior.sample(X_new, 2, rng)
@@ -443,7 +445,7 @@ def test_later_changes_to_the_model_do_not_reach_the_posterior(rng):
 
 
 def test_a_result_can_be_written_into_without_harm(rng):
-    posterior = model_of(RBF(3)).condition(*data(rng))
+    posterior = model_of(RBF(3, 0.35, 1.0)).condition(*data(rng))
     X_new = rows(rng, 4)
     before = [t.clone() for t in (*posterior.marginals(X_new), *posterior.joint(X_new))]
     for result in (*posterior.marginals(X_new), *posterior.joint(X_new)):
@@ -460,15 +462,15 @@ def test_a_posterior_survives_pickling(rng):
 
 
 def test_a_posterior_says_its_size():
-    posterior = model_of(RBF(3)).condition(torch.zeros(2, 3), torch.zeros(2))
+    posterior = model_of(RBF(3, 0.35, 1.0)).condition(torch.zeros(2, 3), torch.zeros(2))
     assert isinstance(posterior, Posterior)
     assert repr(posterior) == "Posterior(n=2, d=3)"
 
 
 def test_solve_applies_the_inverse_of_the_noisy_covariance(rng):
     X, y = data(rng)
-    posterior, B = model_of(RBF(3)).condition(X, y), normal(rng, 9, 2)
-    K = RBF(3)(X, X).detach() + NOISE * torch.eye(9, dtype=torch.float64)
+    posterior, B = model_of(RBF(3, 0.35, 1.0)).condition(X, y), normal(rng, 9, 2)
+    K = RBF(3, 0.35, 1.0)(X, X).detach() + NOISE * torch.eye(9, dtype=torch.float64)
     torch.testing.assert_close(posterior.solve(K @ B), B, rtol=1e-9, atol=1e-9)
 
 
@@ -478,7 +480,7 @@ def test_solve_applies_the_inverse_of_the_noisy_covariance(rng):
 
 
 def test_inputs_of_another_width_are_refused(rng):
-    posterior = model_of(RBF(3)).condition(*data(rng))
+    posterior = model_of(RBF(3, 0.35, 1.0)).condition(*data(rng))
     wide = uniform(rng, 2, 4)
     for call in (posterior.marginals, posterior.joint, lambda X: posterior.sample(X, 2, rng)):
         with pytest.raises(ValueError, match=r"X must have 3 column\(s\).*got shape \(2, 4\)"):
@@ -488,13 +490,13 @@ def test_inputs_of_another_width_are_refused(rng):
 
 
 def test_joint_asks_for_groups_of_points(rng):
-    posterior = model_of(RBF(3)).condition(*data(rng))
+    posterior = model_of(RBF(3, 0.35, 1.0)).condition(*data(rng))
     with pytest.raises(ValueError, match=r"shape \(\.\.\., q, d\).*got \(3,\).*unsqueeze\(0\)"):
         posterior.joint(uniform(rng, 3))
 
 
 def test_appended_targets_and_noise_are_checked(rng):
-    posterior = model_of(RBF(3)).condition(*data(rng))
+    posterior = model_of(RBF(3, 0.35, 1.0)).condition(*data(rng))
     with pytest.raises(ValueError, match="one value per row"):
         posterior.append(rows(rng, 2), normal(rng, 3))
     with pytest.raises(ValueError, match="one variance per observation"):
