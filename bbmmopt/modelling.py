@@ -19,7 +19,8 @@ _FIT_ROWS = 1000
 # From this n on, a fit starts from the parameters found for an earlier, smaller set of trials.
 _WARM_FROM = 12
 _GROWTH = 1.25  # the sizes of those sets: 12, 15, 19, 24, …
-_CHOICE_ROWS = 100  # the transform of the targets is chosen on at most this many trials
+_CHOICE_ROWS = 64  # the transform of the targets is chosen on at most this many trials
+_REFINE_FROM = 128  # from here on, it pays to start later fits from one to all n' trials
 # Nats that another step of a fit may still promise: enough to choose by, and enough to propose by.
 # Asking for 1e-4 throughout took 60 % more evaluations, for the same regret.
 _ROUGH, _FINE = 1e-2, 1e-3
@@ -169,8 +170,7 @@ class _Checkpoint:
 
     key: tuple[bytes, ...]
     model: ExactGP
-    warp: bool
-    loo_gain: float
+    power: float | None  # of the Yeo-Johnson transform; None where plain targets are better
 
 
 class Modeller:
@@ -208,8 +208,8 @@ class Modeller:
             return _believe(model.condition(empty, empty[:, 0]), Standardise.of(data.y), data)
         size = _checkpoint_size(n)
         start = self._start(data.rows(slice(size)))
-        transform = YeoJohnson.of(data.y) if start.warp else Standardise.of(data.y)
-        model = start.model if size == n else _fit(start.model, data, transform, _FINE)
+        transform = _transform(data.y, start.power)
+        model = _fit(start.model, data, transform, _FINE)
         return _believe(model.condition(*_tensors(data, transform)), transform, data)
 
     def _start(self, data: Data) -> _Checkpoint:
@@ -218,23 +218,29 @@ class Modeller:
         if self._checkpoint is None or self._checkpoint.key != key:
             # Twenty evaluations for each transform are spent on few rows, which tell enough.
             few = data.rows(_evenly(len(data.y), _CHOICE_ROWS))
-            model, warp, gain = self._choose(few)
-            transform = YeoJohnson.of(data.y) if warp else Standardise.of(data.y)
-            model = _fit(model, data, transform, _FINE)
-            self._checkpoint = _Checkpoint(key, model, warp, gain)
+            model, power = self._choose(few)
+            if len(data.y) > _REFINE_FROM:
+                model = _fit(model, data, _transform(data.y, power), _FINE)
+            self._checkpoint = _Checkpoint(key, model, power)
         return self._checkpoint
 
-    def _choose(self, data: Data) -> tuple[ExactGP, bool, float]:
-        """The better model of two, whether its targets are warped, and its gain, nats per trial."""
+    def _choose(self, data: Data) -> tuple[ExactGP, float | None]:
+        """The better of two models, and the power its targets are warped with, if they are."""
         plain, prior = Standardise.of(data.y), make_model(self._space, exact=data.exact)
         model = _fit_afresh(prior, data, plain)
         if len(np.unique(data.y)) < _WARP_FROM:
-            return model, False, 0.0
+            return model, None
         warped = YeoJohnson.of(data.y)
-        other = _fit_afresh(prior, data, warped)
+        # Half the evaluations, unless what the plain targets led to is no guide.
+        is_guide = float(model.noise.detach()) <= _NOISY
+        other = _fit(model, data, warped, _ROUGH) if is_guide else _fit_afresh(prior, data, warped)
         kept = data.y > plain.low  # the density of a value that was cut means nothing
         gain = _loo_density(other, data, warped, kept) - _loo_density(model, data, plain, kept)
-        return (other, True, gain) if gain > 0 else (model, False, -gain)
+        return (other, warped.power) if gain > 0 else (model, None)
+
+
+def _transform(y: np.ndarray, power: float | None) -> TargetTransform:
+    return Standardise.of(y) if power is None else YeoJohnson.of(y, power)
 
 
 def _checkpoint_size(n: int) -> int:

@@ -41,30 +41,8 @@ class FailedTrialWarning(UserWarning):
 class Study:
     """Everything about a run but its suggestions: the trials, telling, enqueueing, the best.
 
-    `Optimizer` adds `ask`. By itself a study is what to open in order to look, or to tell a result
-    from a process that need not load a model.
-
-    Args:
-        space: A Space, {name: parameter}, or a whole Problem.
-        minimize: Name of the objective that should be small (or names, of several).
-        maximize: Name of the objective that should be large.
-        noise: "none" for an exact, repeatable objective; "unknown" learns the noise and never
-            proposes a point twice; "noisy" learns it and may repeat points.
-        constraints: Names of numbers told along that must be at most 0.
-        storage: None keeps trials in memory; "study.db" in a file, which is opened again if it is
-            there; or a Storage.
-        study: Name of the study within the storage.
-        seed: Any integer. Left out, a new study draws one and an old one keeps its own.
-        n_start: How many trials are spread over the space before the model takes over. Left out,
-            twice the number of parameters, at least 5 and at most a fifth of the budget, or 20.
-        budget: How many trials are planned, if known.
-        acquisition: What the model maximises: "log_ei" (log expected improvement), "log_pi", "ucb"
-            or "mean".
-
-    Raises:
-        ValueError: If the problem makes no sense.
-        StudyDiffers: If the storage holds this study with another problem, seed or setting.
-        StorageError: If the storage cannot be opened.
+    `Optimizer` adds `ask`, and says what the arguments are: they are the same. By itself a study is
+    what to open in order to look, or to tell a result from a process that need not load a model.
     """
 
     def __init__(

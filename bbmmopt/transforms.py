@@ -97,21 +97,14 @@ class YeoJohnson:
     scale: float
 
     @staticmethod
-    def of(y: np.ndarray) -> YeoJohnson:
-        """Fit to y (n,): λ in [-2, 4] by maximum likelihood of a normal sample."""
+    def of(y: np.ndarray, power: float | None = None) -> YeoJohnson:
+        """Fit to y (n,): λ, unless given, in [-2, 4] by maximum likelihood of a normal sample."""
         lower, upper = _quartiles(y)
         median = 2 * float(np.median(0.5 * y))
         spread = (upper - lower) / 1.349 or _mean_and_std(y)[1]
         spread = min(max(spread, _SMALLEST), _LARGEST)
         u = np.clip(_shrink(y, median, spread), -_FARTHEST, _FARTHEST)
-        log_slope = np.sign(u) * np.log1p(np.abs(u))
-
-        def cost(power: float) -> float:
-            w = _power(u, power)
-            return 0.5 * len(u) * np.log(w.var() + 1e-300) - (power - 1) * log_slope.sum()
-
-        found: Any = minimize_scalar(cost, bounds=(-2.0, 4.0), options={"xatol": 1e-3})
-        power = float(found.x)
+        power = _likeliest_power(u) if power is None else power
         centre, scale = _mean_and_std(_power(u, power))
         return YeoJohnson(power, median, spread, centre, scale)
 
@@ -133,6 +126,17 @@ class YeoJohnson:
         """u of model units z."""
         w = z * self.scale + self.centre
         return np.where(w >= 0, _unpower(w, self.power), -_unpower(-w, 2 - self.power))
+
+
+def _likeliest_power(u: np.ndarray) -> float:
+    """λ in [-2, 4] under which the transform of u is most likely a normal sample."""
+    log_slope = (np.sign(u) * np.log1p(np.abs(u))).sum()
+
+    def cost(power: float) -> float:
+        return 0.5 * len(u) * np.log(_power(u, power).var() + 1e-300) - (power - 1) * log_slope
+
+    found: Any = minimize_scalar(cost, bounds=(-2.0, 4.0), options={"xatol": 1e-3})
+    return float(found.x)
 
 
 def _shrink(y: np.ndarray, centre: float, scale: float) -> np.ndarray:

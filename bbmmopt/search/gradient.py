@@ -12,7 +12,7 @@ ValueAndGradient = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
 
 _SUFFICIENT = 1e-4  # Armijo: the part of the predicted gain a step must reach
 _SHORTEST = 1e-8  # a step shorter than this, relative to the direction, is given up
-_GENEROUS = 10.0  # how far beyond its promise a climb is trusted to go
+_GENEROUS = 4.0  # how far beyond its promise a climb is trusted to go
 _FIRST = 0.2  # length of the first step in units of `scale`, before curvature is known
 
 
@@ -63,7 +63,7 @@ def ascend(
             in X / scale.
         max_rounds: Most calls of the function.
         tolerance: A row is done when its last full step gained less than a hundredth of this, or
-            no free slope per unit of scale exceeds it. A row is given up when ten times the gain
+            no free slope per unit of scale exceeds it. A row is given up when four times the gain
             its quadratic model promises would not bring it to the best value any row has met.
     """
     rows = _Rows(function, X, lower, upper, scale, tolerance)
@@ -156,7 +156,7 @@ class _Rows:
         self._done |= self._hopeless()
 
     def _hopeless(self) -> np.ndarray:
-        """Rows that would not reach the best value met with ten times the gain they promise."""
+        """Rows that would not reach the best value met with four times the gain they promise."""
         promised = -0.5 * np.einsum("md,md->m", self._g, self._D)
         self._best = min(self._best, float(self._f.min()))
         return ~self._fresh & (self._f - _GENEROUS * promised > self._best)

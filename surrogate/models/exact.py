@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +19,8 @@ from surrogate.workspace import Workspace
 if TYPE_CHECKING:
     from surrogate.models.fit import FitReport
     from surrogate.models.posterior import Posterior
+
+_Module = TypeVar("_Module", bound=nn.Module)
 
 
 class ExactGP(nn.Module):
@@ -78,6 +80,13 @@ class ExactGP(nn.Module):
     def mean(self) -> Tensor:
         """m, in the units of y, shape ()."""
         return self.constant
+
+    def clone(self) -> ExactGP:
+        """A copy with parameters of its own; what has no parameters is shared.
+
+        `copy.deepcopy` does the same in 0.5 ms, which is what a likelihood takes at n = 100.
+        """
+        return _clone(self)
 
     def _start(self, part: Kernel, names: Iterable[str]) -> None:
         """Move parameters of a part of the kernel to where the priors start."""
@@ -148,6 +157,18 @@ class ExactGP(nn.Module):
         return Posterior.of(self, X, as_targets("y", y, len(X)), as_noise(noise, len(X)))
 
 
+def _clone(module: _Module) -> _Module:
+    twin = object.__new__(type(module))
+    twin.__dict__.update(module.__dict__)
+    twin._parameters = {
+        name: None if p is None else nn.Parameter(p.detach().clone(), p.requires_grad)
+        for name, p in module._parameters.items()
+    }
+    twin._buffers = module._buffers.copy()
+    twin._modules = {name: m and _clone(m) for name, m in module._modules.items()}
+    return twin
+
+
 @torch.no_grad()
 def log_marginal_likelihood_and_gradient(
     model: ExactGP, X: Tensor, y: Tensor, noise: Tensor, workspace: Workspace
@@ -170,7 +191,8 @@ def log_marginal_likelihood_and_gradient(
     n = len(X)
     linearised = model.kernel.linearise(X, X, workspace)
     K = workspace.buffer("Khat", n, n).copy_(linearised.K)
-    K.diagonal().add_(model.noise_variances(noise))
+    learnt, variance = noise.isnan(), model.noise
+    K.diagonal().add_(torch.where(learnt, variance, noise))
     factor = model.solver.factor(K, out=workspace.buffer("L", n, n))
     residual = y - model.constant
     alpha = torch.cholesky_solve(residual.unsqueeze(-1), factor.L).squeeze(-1)  # (n,)
@@ -178,7 +200,6 @@ def log_marginal_likelihood_and_gradient(
     # `cholesky_inverse` costs a third less than solving for the identity.
     G = torch.cholesky_inverse(factor.L, out=workspace.buffer("G", n, n))
     G.addr_(alpha, alpha, beta=-0.5, alpha=0.5)
-    learnt = noise.isnan()
-    by_noise = model.noise.detach() * (G.diagonal() * learnt).sum()
+    by_noise = variance * (G.diagonal() * learnt).sum()
     gradients = [*linearised.parameters(G), by_noise, alpha.sum()]
     return value, gradients, factor.jitter

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import math
 import time
 from contextlib import nullcontext
@@ -37,6 +36,7 @@ class FitReport:
         inverse_hessian: Estimated inverse Hessian over the free parameters, (p, p): about their
             posterior covariance, and what a later warm start begins with. None if not a step was
             taken.
+        n: Observations fitted to.
         evaluations: Likelihood evaluations, over all starts.
         starts: How many starting points were tried.
         seconds: Wall time.
@@ -49,6 +49,7 @@ class FitReport:
     log_marginal_likelihood: float
     gradient_norm: float
     inverse_hessian: np.ndarray | None = field(repr=False)
+    n: int
     evaluations: int
     starts: int
     seconds: float
@@ -95,16 +96,19 @@ def fit(
     X = as_matrix("X", X, model.dims)
     y, noise = as_targets("y", y, len(X)), as_noise(noise, len(X))
     began = time.perf_counter()
-    curvature = model.report.inverse_hessian if model.report else None
-    model = copy.deepcopy(model)
+    last = model.report
+    curvature = last.inverse_hessian if last else None
+    model = model.clone()
     if len(X) < 2:
         model.report = FitReport(
-            0.0, 0.0, 0.0, None, 0, 0, 0.0, 0.0, True, "fewer than two observations"
+            0.0, 0.0, 0.0, None, len(X), 0, 0, 0.0, 0.0, True, "fewer than two observations"
         )
         return model
     objective = _Objective(model, X, y, noise)
     if curvature is not None and len(curvature) != len(objective.low):
         curvature = None  # other parameters were free then
+    if last is not None and curvature is not None and last.n < len(X):
+        curvature = curvature * (last.n / len(X))  # more data bend the likelihood more
     with nullcontext() if len(X) >= _THREADS_PAY_FROM else one_thread():
         starts = objective.starts() if restart else [objective.position()]
         best, log_likelihood = objective.minimise(starts, curvature, max_evaluations, tolerance)
@@ -115,6 +119,7 @@ def fit(
         log_marginal_likelihood=log_likelihood,
         gradient_norm=float(np.abs(np.where(held, 0.0, g)).max(initial=0.0)),
         inverse_hessian=best.inverse_hessian,
+        n=len(X),
         evaluations=objective.evaluations,
         starts=len(starts),
         seconds=time.perf_counter() - began,
@@ -133,32 +138,24 @@ class _Objective:
 
     def __init__(self, model: ExactGP, X: Tensor, y: Tensor, noise: Tensor) -> None:
         self._model, self._data = model, (X, y, noise)
-        self._parameters: list[nn.Parameter] = [
-            *model.kernel.parameters(),
-            model.log_noise,
-            model.constant,
-        ]
+        parameters = [*model.kernel.parameters(), model.log_noise, model.constant]
+        self._flat = _flatten(parameters)
         self._priors = model.log_priors()
         self._workspace = Workspace()
-        free = [np.full(p.numel(), p.requires_grad) for p in self._parameters]
-        self._free = np.concatenate(free)
+        self._free = np.concatenate([np.full(p.numel(), p.requires_grad) for p in parameters])
         self._is_mean = (np.arange(len(self._free)) == len(self._free) - 1)[self._free]
         # The mean has no prior; its likelihood is quadratic, so bounds only stop the absurd.
         span = float(y.max() - y.min()) + 1.0
         self.low = np.append(self._priors.low, float(y.min()) - span)[self._free]
         self.high = np.append(self._priors.high, float(y.max()) + span)[self._free]
-        self._flat = self._read()
         start = np.append(self._priors.start, float(y.mean()))
         self._prior_start = np.where(np.isnan(start), self._flat, start)
         self._lengthscales = np.append(model.lengthscales(), False)
         self.evaluations, self.jitter = 0, 0.0
 
-    def _read(self) -> np.ndarray:
-        return torch.cat([p.detach().reshape(-1) for p in self._parameters]).numpy().copy()
-
     def position(self) -> np.ndarray:
         """Where the model stands, moved inside the bounds."""
-        return np.clip(self._read()[self._free], self.low, self.high)
+        return np.clip(self._flat[self._free], self.low, self.high)
 
     def starts(self) -> list[np.ndarray]:
         """Where the model stands, and the likeliest of the starts the priors offer."""
@@ -175,11 +172,6 @@ class _Objective:
     def _write(self, free: np.ndarray) -> None:
         """Move the model to these values of its free parameters."""
         self._flat[self._free] = free
-        at, offset = torch.from_numpy(self._flat), 0
-        with torch.no_grad():
-            for p in self._parameters:
-                p.copy_(at[offset : offset + p.numel()].view(p.shape))
-                offset += p.numel()
 
     def __call__(self, free: np.ndarray) -> tuple[float, np.ndarray]:
         self.evaluations += 1
@@ -221,3 +213,13 @@ class _Objective:
         self._write(best.x)
         prior, _ = self._priors.log_density(self._flat[:-1])
         return best, -best.value - prior
+
+
+def _flatten(parameters: list[nn.Parameter]) -> np.ndarray:
+    """One vector that the parameters are views of: what is written into it, they have."""
+    flat = torch.cat([p.detach().reshape(-1) for p in parameters])
+    offset = 0
+    for p in parameters:
+        p.data = flat[offset : offset + p.numel()].view(p.shape)
+        offset += p.numel()
+    return flat.numpy()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from dataclasses import dataclass
 from typing import Any
 
@@ -57,7 +56,7 @@ class Posterior:
     @staticmethod
     def of(model: ExactGP, X: Tensor, y: Tensor, noise: Tensor) -> Posterior:
         """Condition on checked data; use `ExactGP.condition`, which checks."""
-        model = copy.deepcopy(model).requires_grad_(False)
+        model = model.clone().requires_grad_(False)
         with torch.no_grad():
             X, y, noise = X.clone(), y.clone(), noise.clone()
             K = model.kernel.linearise(X, X).K + model.noise_variances(noise).diag()

@@ -136,10 +136,12 @@ class LogPriors:
     """The priors of a flat vector u of log-parameters, all at once.
 
     Attributes:
+        has: 1 where there is a prior, else 0.
         location, precision: Of log x; precision 0 where there is no prior.
         start, low, high: In u.
     """
 
+    has: np.ndarray
     location: np.ndarray
     precision: np.ndarray
     start: np.ndarray
@@ -151,6 +153,7 @@ class LogPriors:
         """Collect one prior per entry of u."""
         densities = [p.density for p in priors]
         return LogPriors(
+            has=np.array([1.0 if d else 0.0 for d in densities]),
             location=np.array([d.location if d else 0.0 for d in densities]),
             precision=np.array([1 / d.scale**2 if d else 0.0 for d in densities]),
             start=np.log([p.start for p in priors]),
@@ -164,6 +167,5 @@ class LogPriors:
         The density is that of x, not of log x: so the mode is `LogNormal.mode`.
         """
         off = u - self.location
-        has = self.precision > 0
-        value = -float(np.sum(u[has])) - 0.5 * float(self.precision @ off**2)
-        return value, -has.astype(float) - self.precision * off
+        pull = self.precision * off
+        return -float(self.has @ u + 0.5 * (pull @ off)), -self.has - pull
