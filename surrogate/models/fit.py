@@ -33,9 +33,9 @@ class FitReport:
         log_marginal_likelihood: The first part alone, in nats.
         gradient_norm: Largest slope left, in nats per unit of a log-parameter; parameters held by
             a bound are left out.
-        inverse_hessian: Estimated inverse Hessian over the free parameters, (p, p): about their
-            posterior covariance, and what a later warm start begins with. None if not a step was
-            taken.
+        inverse_hessian: Estimated inverse Hessian over the free parameters but the mean, (p, p):
+            about their posterior covariance, and what a later warm start begins with. None if not
+            a step was taken.
         n: Observations fitted to.
         evaluations: Likelihood evaluations, over all starts.
         starts: How many starting points were tried.
@@ -133,7 +133,8 @@ def fit(
 class _Objective:
     """-(log likelihood + log prior) as a function of the free entries of one flat vector.
 
-    The flat vector is [log kernel parameters …, log σ², m].
+    The flat vector is [log kernel parameters …, log σ², m]. m is never among the free entries: it
+    is either frozen or, at every evaluation, the most likely one.
     """
 
     def __init__(self, model: ExactGP, X: Tensor, y: Tensor, noise: Tensor) -> None:
@@ -143,14 +144,12 @@ class _Objective:
         self._priors = model.log_priors()
         self._workspace = Workspace()
         self._free = np.concatenate([np.full(p.numel(), p.requires_grad) for p in parameters])
-        self._is_mean = (np.arange(len(self._free)) == len(self._free) - 1)[self._free]
-        # The mean has no prior; its likelihood is quadratic, so bounds only stop the absurd.
-        span = float(y.max() - y.min()) + 1.0
-        self.low = np.append(self._priors.low, float(y.min()) - span)[self._free]
-        self.high = np.append(self._priors.high, float(y.max()) + span)[self._free]
-        start = np.append(self._priors.start, float(y.mean()))
-        self._prior_start = np.where(np.isnan(start), self._flat, start)
-        self._lengthscales = np.append(model.lengthscales(), False)
+        self._best_mean, self._free[-1] = bool(self._free[-1]), False
+        self.low = self._priors.low[self._free[:-1]]
+        self.high = self._priors.high[self._free[:-1]]
+        start = self._priors.start
+        self._prior_start = np.where(np.isnan(start), self._flat[:-1], start)[self._free[:-1]]
+        self._lengthscales = np.array(model.lengthscales())[self._free[:-1]]
         self.evaluations, self.jitter = 0, 0.0
 
     def position(self) -> np.ndarray:
@@ -163,10 +162,9 @@ class _Objective:
         offered = []
         for factor in _LENGTHSCALE_FACTORS:
             start = self._prior_start + math.log(factor) * self._lengthscales
-            offered.append(np.clip(start[self._free], self.low, self.high))
+            offered.append(np.clip(start, self.low, self.high))
         best = min(offered, key=lambda start: self(start)[0])
-        # The mean counts for nothing: wherever it begins, the first step puts it right.
-        differs = np.abs(here - best)[~self._is_mean].max(initial=0.0) > 1e-3
+        differs = np.abs(here - best).max(initial=0.0) > 1e-3
         return [here, best] if differs else [best]
 
     def _write(self, free: np.ndarray) -> None:
@@ -178,7 +176,7 @@ class _Objective:
         self._write(free)
         try:
             value, gradients, jitter = log_marginal_likelihood_and_gradient(
-                self._model, *self._data, self._workspace
+                self._model, *self._data, self._workspace, best_mean=self._best_mean
             )
         except NotPositiveDefinite:
             # Far out in the box; the line search backs away.
@@ -210,7 +208,8 @@ class _Objective:
             for i, x in enumerate(starts)
         ]
         best = min(runs, key=lambda run: run.value)
-        self._write(best.x)
+        if not np.array_equal(self._flat[self._free], best.x):
+            self(best.x)  # for its mean
         prior, _ = self._priors.log_density(self._flat[:-1])
         return best, -best.value - prior
 
