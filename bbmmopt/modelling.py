@@ -177,9 +177,10 @@ class Modeller:
     """Fits models, and remembers what makes the next fit quick without changing its result.
 
     The parameters for a set of n trials are found from the parameters for the first n' of them (by
-    trial number; n' the largest of 12, 15, 19, 24, … up to n), which are found from the priors'
-    start values. So they depend on the data alone, not on the order in which results came in or on
-    what an earlier process happened to fit: a resumed run proposes what an uninterrupted one does.
+    trial number; n' the largest of 12, 15, 19, 24, … up to n), which are found from those for at
+    most 64 spread over these, and they from the priors' start values. So they depend on the data
+    alone, not on the order in which results came in or on what an earlier process happened to fit:
+    a resumed run proposes what an uninterrupted one does.
 
     At n' both transforms of the targets are tried, and the one whose leave-one-out predictions
     give the values the higher density is used until the next n'.

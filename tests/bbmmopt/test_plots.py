@@ -715,3 +715,16 @@ def test_an_opened_study_makes_the_same_pictures(tmp_path):
     with pytest.raises(UnknownStudy, match="there is no file"):
         Optimizer.open(tmp_path / "typo.db")
     assert [file.name for file in tmp_path.glob("typo*")] == []
+
+
+def test_the_value_from_which_on_the_model_tells_no_difference_is_named():
+    values = [1.0, 1.1, 1.2, 1.05, 1.15, 1.12, 1.3, 1.25, 1000.0]
+    lower, upper = np.quantile(values, [0.25, 0.75])
+    optimizer = run({"x": Real(0, 1), "y": Real(0, 1)}, values)
+    named = f"loss\n(cut by the model at {upper + 1.5 * (upper - lower):.3g})"
+    assert plot_posterior(optimizer, "x").get_ylabel() == named
+
+
+def test_nothing_is_said_of_a_cut_that_cut_nothing():
+    optimizer = run({"x": Real(0, 1), "y": Real(0, 1)}, [1.0, 1.1, 1.2, 1.05, 1.15, 1.12, 1.3])
+    assert plot_posterior(optimizer, "x").get_ylabel() == "loss"
