@@ -94,9 +94,29 @@ def test_variables_with_equal_bounds_are_held_and_the_others_climb():
     lower[0, 1] = upper[0, 1] = 0.1
     lower[1, [0, 2]] = upper[1, [0, 2]] = X[1, [0, 2]]
     function = lambda Z: (-((Z - top) ** 2).sum(1), -2 * (Z - top))  # noqa: E731
-    ascent = ascend(function, X, lower, upper, np.ones(3))
-    np.testing.assert_allclose(ascent.X, [[0.3, 0.1, 0.6], [0.7, 0.8, 0.4]], atol=1e-3)
-    assert ascent.X[0, 1] == 0.1 and ascent.X[1, 0] == 0.7 and ascent.X[1, 2] == 0.4
+    for row, end in enumerate([[0.3, 0.1, 0.6], [0.7, 0.8, 0.4]]):
+        alone = slice(row, row + 1)  # together, the worse one would be given up
+        ascent = ascend(function, X[alone], lower[alone], upper[alone], np.ones(3))
+        np.testing.assert_allclose(ascent.X[0], end, atol=1e-3)
+        held = lower[row] == upper[row]
+        assert (ascent.X[0, held] == X[row, held]).all()
+
+
+def test_a_climb_that_cannot_become_the_best_is_given_up():
+    def two_hills(Z: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        low = Z[:, 0] < 0.5  # a hill of height 1 on the left, one of height 9 on the right
+        top, height = np.where(low, 0.2, 0.8), np.where(low, 1.0, 9.0)
+        off = Z[:, 0] - top
+        return height - 40 * off**2 - 400 * off**4, (-80 * off - 1600 * off**3)[:, None]
+
+    box = np.zeros((2, 1)), np.ones((2, 1))
+    both = ascend(two_hills, np.array([[0.05], [0.65]]), *box, np.ones(1), tolerance=1e-8)
+    alone = ascend(
+        two_hills, np.array([[0.05]]), box[0][:1], box[1][:1], np.ones(1), tolerance=1e-8
+    )
+    assert both.value[1] == pytest.approx(9.0) and both.X[1, 0] == pytest.approx(0.8, abs=1e-4)
+    assert alone.value[0] == pytest.approx(1.0)  # nothing is better than the only one
+    assert both.evaluations < 2 * both.rounds  # the left one left early
 
 
 def test_a_row_with_nothing_free_stays_where_it_is():
