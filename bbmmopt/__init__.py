@@ -1,4 +1,4 @@
-"""Bayesian optimisation on BBMM Gaussian processes: ask for a trial, tell its result.
+"""Bayesian optimisation on Gaussian processes: ask for a trial, tell its result.
 
     from bbmmopt import Optimizer, Real, Space
 

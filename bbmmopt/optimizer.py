@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -26,6 +27,7 @@ from bbmmopt.trial import Trial, TrialState
 __all__ = [
     "FailedTrialWarning",
     "NoCompleteTrial",
+    "NotModelledWarning",
     "Optimizer",
     "Recommendation",
     "SpaceExhausted",
@@ -52,6 +54,10 @@ class Recommendation:
     uncertainty: float
 
 
+class NotModelledWarning(UserWarning):
+    """The problem has something that suggestions do not take into account yet."""
+
+
 class Optimizer(Study):
     """Suggests what to try next and learns from what came out.
 
@@ -70,7 +76,8 @@ class Optimizer(Study):
         maximize: Name of the objective that should be large.
         noise: "none" for an exact, repeatable objective; "unknown" learns the noise and never
             proposes a point twice; "noisy" learns it and may repeat points.
-        constraints: Names of numbers told along that must be at most 0.
+        constraints: Names of numbers told along that must be at most 0. With constraints, or with
+            several objectives, suggestions are spread evenly: they are not modelled yet.
         storage: None keeps trials in memory; "study.db" in a file, which is opened again if it is
             there; or a Storage.
         study: Name of the study within the storage.
@@ -86,6 +93,8 @@ class Optimizer(Study):
         StudyDiffers: If the storage holds this study with another problem, seed or setting.
         StorageError: If the storage cannot be opened.
     """
+
+    _warned = False
 
     @cached_property
     def _strategy(self) -> Global:
@@ -124,6 +133,8 @@ class Optimizer(Study):
             SpaceExhausted: If every point of a finite space was tried.
             ValueError: If `fixed` names unknown parameters or values that are not allowed.
         """
+        if worker is not None and (not isinstance(worker, str) or not worker):
+            raise TypeError(f"worker must be a non-empty name; got {worker!r}.")
         if n is None:
             return self._ask_one(fixed, worker)
         if isinstance(n, bool) or not isinstance(n, int | np.integer) or n < 1:
@@ -213,7 +224,14 @@ class Optimizer(Study):
             strategy = replace(strategy, acquisition=acquisition)  # with a model of its own
         request = self._request(number, fixed)
         if len(self.problem.objectives) > 1 or self.problem.constraints:
-            # Stored, but not modelled yet.
+            if not self._warned:
+                self._warned = True
+                warnings.warn(
+                    "several objectives and constraints are stored, but not modelled yet: "
+                    "suggestions are spread evenly over the space.",
+                    NotModelledWarning,
+                    stacklevel=4,
+                )
             proposal = SpaceFilling(self.space).propose(request)
             proposal.origin["because"] = "several objectives or constraints are not modelled yet"
         else:

@@ -397,7 +397,7 @@ def _names(argument: str, given: str | Sequence[str] | None) -> list[str]:
 
 def _check_name(what: str, name: Any) -> None:
     if not isinstance(name, str) or not name:
-        raise ValueError(f"the name of an {what} must be a non-empty string; got {name!r}.")
+        raise ValueError(f"{what} needs a name, a non-empty string; got {name!r}.")
 
 
 def _check_word(what: str, word: Any, allowed: tuple[str, ...]) -> None:

@@ -62,7 +62,11 @@ class Study:
     ) -> None:
         self.problem = _problem(space, minimize, maximize, noise, constraints)
         self.study = study
-        wanted = {"n_start": _checked_start(n_start), "acquisition": checked_name(acquisition)}
+        wanted = {
+            "n_start": _checked_count("n_start", n_start, "how many trials to spread"),
+            "acquisition": checked_name(acquisition),
+        }
+        budget = _checked_count("budget", budget, "how many trials are planned")
         defaults = {"n_start": _default_start(self.space, budget), "acquisition": "log_ei"}
         seed = _checked_seed(seed)
         self.storage = open_storage(storage)
@@ -172,6 +176,8 @@ class Study:
         Raises:
             UnknownTrial: If there is no such trial.
         """
+        if not isinstance(trial, Trial):
+            raise TypeError(f"take_over needs a Trial, as optimizer.trials shows; got {trial!r}.")
         with self._lock:
             taken = self.storage.reclaim(
                 self.study,
@@ -207,7 +213,7 @@ class Study:
             trial: The trial, or its number.
             value: A number; (mean, standard error); or {objective: either} when there are several.
                 NaN, or an infinity on the bad side, records the trial as failed and warns.
-            failed: Why there is no value, instead of one.
+            failed: Why there is no value, instead of one (nor constraints).
             constraints: {constraint: value} if the problem has any and `value` does not say.
 
         Returns:
@@ -215,14 +221,19 @@ class Study:
 
         Raises:
             TypeError: If the value is not a number.
-            ValueError: If names are missing or unknown, or an infinity is on the good side.
+            ValueError: If names are missing or unknown, an infinity is on the good side, or the
+                trial is not one of this study.
             UnknownTrial: If there is no such trial.
             TrialAlreadyTold: If it was told before with another outcome.
         """
         number = self._number(trial)
+        if isinstance(trial, Trial):
+            self._check_own(trial)
         if failed is not None:
-            if value is not None:
-                raise ValueError(f"trial {number}: give a value or failed=…, not both.")
+            if value is not None or constraints is not None:
+                raise ValueError(
+                    f"trial {number}: give a value (and constraints) or failed=…, not both."
+                )
             if not isinstance(failed, str) or not failed:
                 raise TypeError(
                     f'trial {number}: failed= takes the reason, as in failed="diverged"; '
@@ -246,6 +257,19 @@ class Study:
             "standard_errors": told.standard_errors,
             "constraints": told.constraints,
         }
+
+    def _check_own(self, trial: Trial) -> None:
+        """Refuse a trial of another study, or one whose params were changed since."""
+        with self._lock:
+            if trial.number not in self._trials:
+                self._sync()
+            stored = self._trials.get(trial.number)
+        if stored is not None and stored.params != trial.params:
+            raise ValueError(
+                f"this trial has {trial.params}, but trial {trial.number} of study {self.study!r} "
+                f"has {stored.params}: it belongs to another study, or its params were changed. "
+                f"Tell by number, tell({trial.number}, …), if that is the one that was run."
+            )
 
     def _finish(self, number: int, state: TrialState, outcome: dict[str, Any]) -> Trial:
         fields = {"values": None, "standard_errors": {}, "constraints": {}, "reason": None}
@@ -309,11 +333,10 @@ class Study:
         Raises:
             NoCompleteTrial: If there is none.
         """
-        best = self.problem.best_of(self.trials)
+        trials = self.trials
+        best = self.problem.best_of(trials)
         if best is None:
-            raise NoCompleteTrial(
-                "there is no complete trial yet, so none is the best: tell a result first."
-            )
+            raise NoCompleteTrial(_none_complete(trials))
         return best
 
     def explain(self, trial: Trial | int) -> str:
@@ -366,17 +389,31 @@ def _problem(
     return space
 
 
+def _none_complete(trials: Sequence[Trial]) -> str:
+    """Why no trial is the best."""
+    reasons = [t.reason for t in trials if t.state == TrialState.FAILED and t.reason]
+    if reasons:
+        last = reasons[-1].strip().splitlines()[-1]
+        return (
+            f"no trial is complete and feasible: {len(reasons)} of {len(trials)} failed, the last "
+            f"with: {last}"
+        )
+    return "there is no complete and feasible trial yet, so none is the best: tell a result first."
+
+
 def _default_start(space: Space, budget: int | None) -> int:
     free = sum(column.kind != "fixed" for column in space.columns)
     return min(max(5, 2 * free), max(5, budget // 5) if budget else 20)
 
 
-def _checked_start(n_start: int | None) -> int | None:
-    if n_start is not None and (isinstance(n_start, bool) or not isinstance(n_start, int)):
-        raise TypeError(f"n_start must be an integer; got {n_start!r}.")
-    if n_start is not None and n_start < 1:
-        raise ValueError(f"n_start must be at least 1: a model needs data; got {n_start}.")
-    return n_start
+def _checked_count(name: str, count: int | None, meaning: str) -> int | None:
+    if count is None:
+        return None
+    if isinstance(count, bool) or not isinstance(count, int | np.integer):
+        raise TypeError(f"{name} must be an integer, {meaning}; got {count!r}.")
+    if count < 1:
+        raise ValueError(f"{name} must be at least 1, {meaning}; got {count}.")
+    return int(count)
 
 
 def _checked_seed(seed: int | None) -> int | None:
@@ -387,7 +424,7 @@ def _checked_seed(seed: int | None) -> int | None:
 
 def checked_name(acquisition: str | None) -> str | None:
     """The name of an acquisition function, or None; ValueError if there is none of that name."""
-    if acquisition is not None and acquisition not in ACQUISITIONS:
+    if acquisition is not None and acquisition not in list(ACQUISITIONS):
         raise ValueError(
             f"acquisition must be one of {', '.join(ACQUISITIONS)}; got {acquisition!r}."
         )

@@ -16,6 +16,9 @@ from scipy.optimize import minimize_scalar
 # Values further than this many robust standard deviations out are no more than that far out.
 _FARTHEST = 1e6
 
+# How far beyond the data a warped belief is taken back to the user's units, in ranges of the data.
+_ROOM = 2.0
+
 # Doubles end there. Predictions stop short of infinity, and scales short of 0.
 _LARGEST, _SMALLEST = np.finfo(float).max, np.finfo(float).tiny
 
@@ -88,6 +91,9 @@ class YeoJohnson:
         power: λ, the value under which the w look most normal.
         median, spread: Robust location and scale of y.
         centre, scale: Mean and standard deviation of w.
+        least, most: The inverse goes no further than these u. Outside 0 ≤ λ ≤ 2 one branch is
+            bounded: a belief a little beyond the data would have no counterpart in the user's
+            units, or one a million times too far out.
     """
 
     power: float
@@ -95,6 +101,8 @@ class YeoJohnson:
     spread: float
     centre: float
     scale: float
+    least: float = -_FARTHEST
+    most: float = _FARTHEST
 
     @staticmethod
     def of(y: np.ndarray, power: float | None = None) -> YeoJohnson:
@@ -106,7 +114,9 @@ class YeoJohnson:
         u = np.clip(_shrink(y, median, spread), -_FARTHEST, _FARTHEST)
         power = _likeliest_power(u) if power is None else power
         centre, scale = _mean_and_std(_power(u, power))
-        return YeoJohnson(power, median, spread, centre, scale)
+        room = _ROOM * (float(u.max()) - float(u.min()) or 1.0)
+        least, most = float(u.min()) - room, float(u.max()) + room
+        return YeoJohnson(power, median, spread, centre, scale, least, most)
 
     def forward(self, y: np.ndarray) -> np.ndarray:
         return (_power(self._robust(y), self.power) - self.centre) / self.scale
@@ -125,7 +135,8 @@ class YeoJohnson:
     def _unwarp(self, z: np.ndarray) -> np.ndarray:
         """u of model units z."""
         w = z * self.scale + self.centre
-        return np.where(w >= 0, _unpower(w, self.power), -_unpower(-w, 2 - self.power))
+        u = np.where(w >= 0, _unpower(w, self.power), -_unpower(-w, 2 - self.power))
+        return u.clip(self.least, self.most)
 
 
 def _likeliest_power(u: np.ndarray) -> float:

@@ -1,4 +1,4 @@
-"""Gaussian processes by matrix products: kernels, solvers, models.
+"""Gaussian processes: kernels, solvers, models.
 
 Notation, used in every file (shapes in brackets, `...` = batch dimensions):
 
@@ -35,6 +35,7 @@ from surrogate.models import (
     Prior,
     PriorSet,
     SamplePaths,
+    UnscaledData,
     coverage,
     fit,
     nlpd,
@@ -65,6 +66,7 @@ __all__ = [
     "SamplePaths",
     "Scaled",
     "Sum",
+    "UnscaledData",
     "coverage",
     "fit",
     "nlpd",

@@ -43,8 +43,7 @@ def main(context: click.Context) -> None:
       bbmmopt best study.db
       bbmmopt trials study.db
 
-    STORAGE is the path of an SQLite file, or a database URL such as
-    postgresql+psycopg://user@host/name. Only `create` makes a new file. A storage may hold several
+    STORAGE is the path of an SQLite file. Only `create` makes a new one. A storage may hold several
     studies: --study says which, and may be left out while there is only one.
 
     Results go to stdout: one JSON object per line, or a table where a person reads (trials and

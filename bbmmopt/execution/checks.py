@@ -2,6 +2,7 @@
 
 import inspect
 import math
+import numbers
 from collections.abc import Callable, Iterable
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
@@ -53,12 +54,12 @@ def make_plan(
             raise ValueError(f"timeout must be a positive number of seconds; got {timeout!r}.")
     if progress not in (None, True, False):
         raise TypeError(f"progress must be True, False or None; got {progress!r}.")
-    if callable(callbacks):
+    if callable(callbacks) or not isinstance(callbacks, Iterable):
         raise TypeError("callbacks takes several: callbacks=[…].")
     if not all(map(callable, callbacks := tuple(callbacks))):
         raise TypeError("each callback must be callable, as callback(optimizer, trial).")
     _check_objective(objective, space)
-    workers = min(workers, n_trials)
+    n_trials, workers = int(n_trials), min(int(workers), int(n_trials))
     return Plan(
         runner=_make_runner(objective, space, executor, workers, _checked_catch(catch)),
         n_trials=n_trials,
@@ -70,13 +71,15 @@ def make_plan(
 
 
 def _check_count(name: str, count: Any, meaning: str) -> None:
-    if isinstance(count, bool) or not isinstance(count, int):
+    if isinstance(count, bool) or not isinstance(count, numbers.Integral):
         raise TypeError(f"{name} must be an integer, {meaning}; got {count!r}.")
     if count < 1:
         raise ValueError(f"{name} must be at least 1, {meaning}; got {count}.")
 
 
 def _checked_catch(catch: type[BaseException] | Iterable[type[BaseException]]) -> Catch:
+    if not isinstance(catch, type | tuple | list | set | frozenset):
+        raise TypeError(f"catch takes exception classes; got {catch!r}.")
     classes = (catch,) if isinstance(catch, type) else tuple(catch)
     for cls in classes:
         if not (isinstance(cls, type) and issubclass(cls, BaseException)):

@@ -236,7 +236,9 @@ class _Run:
 
     def _why(self) -> str:
         if self.stopped is None:
-            return f"all {self.plan.n_trials} trials done"
+            failed = sum(trial.state == TrialState.FAILED for trial in self.trials)
+            text = f"all {self.plan.n_trials} trials done"
+            return f"{text}, {failed} of them failed" if failed else text
         why, detail = self.stopped
         after = f"{why} after {len(self.trials)} of {self.plan.n_trials} trials"
         return f"{after}: {detail}" if detail else after

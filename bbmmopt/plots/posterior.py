@@ -171,7 +171,8 @@ def _cut_note(optimizer: Optimizer, belief: Belief) -> str:
         return ""
     problem = optimizer.problem
     value = problem.from_model([cut])[problem.names[0]]
-    return f"\n(cut by the model at {value:.3g})"
+    side = "above" if problem.objectives[0].direction == "minimize" else "below"
+    return f"\n(the model takes values {side} {value:.3g} as {value:.3g})"
 
 
 def _half(name: str) -> str:

@@ -45,7 +45,7 @@ class Database:
             self._engine = create_engine(self.url, connect_args=arguments, max_overflow=-1)
         except (NoSuchModuleError, ModuleNotFoundError) as error:
             raise StorageError(
-                f"no driver for {self.name}: {error}. For PostgreSQL install bbmmopt[postgres]."
+                f"no driver for {self.name}: {error}. Give the path of an SQLite file, study.db."
             ) from error
         # For SQLite, reading takes no lock; writing takes it at once, and not half-way, when
         # another writer may have changed what was read. Elsewhere rows are locked by FOR UPDATE.

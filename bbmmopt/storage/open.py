@@ -11,7 +11,7 @@ def open_storage(where: "str | os.PathLike[str] | Storage | None" = None) -> Sto
 
     Args:
         where: None for one in memory, which ends with the process; a path for an SQLite file; a
-            database URL ("postgresql+psycopg://…"); or a Storage, which is returned as it is.
+            SQLite URL ("sqlite:///study.db"); or a Storage, which is returned as it is.
 
     Raises:
         StorageError: If it cannot be opened, saying what to do.

@@ -137,6 +137,8 @@ class Kernel(nn.Module, ABC):
         return own
 
     def __add__(self, other: Kernel) -> Kernel:
+        if not isinstance(other, Kernel):
+            return NotImplemented
         from surrogate.kernels.combine import Sum
 
         return Sum(self, other)

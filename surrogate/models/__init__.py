@@ -1,7 +1,7 @@
 """Models: what a Gaussian process is, how it is fitted, and what it then believes."""
 
 from surrogate.models.exact import ExactGP
-from surrogate.models.fit import FitReport, fit
+from surrogate.models.fit import FitReport, UnscaledData, fit
 from surrogate.models.metrics import coverage, nlpd, rmse
 from surrogate.models.paths import SamplePaths
 from surrogate.models.posterior import Posterior, PosteriorInfo
@@ -16,6 +16,7 @@ __all__ = [
     "Prior",
     "PriorSet",
     "SamplePaths",
+    "UnscaledData",
     "coverage",
     "fit",
     "nlpd",

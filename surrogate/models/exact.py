@@ -53,6 +53,8 @@ class ExactGP(nn.Module):
         solver: Cholesky | None = None,
     ) -> None:
         super().__init__()
+        if not isinstance(kernel, Kernel):
+            raise TypeError(f"kernel must be a Kernel, such as Matern52(dims=3); got {kernel!r}.")
         self.kernel = copy.deepcopy(kernel)
         self.priors = prior_set(priors)
         self.solver = solver or Cholesky()
@@ -99,7 +101,7 @@ class ExactGP(nn.Module):
         roles = self.kernel.roles_of_parameters()
         return [self.priors.prior(role, dims) for role, dims in roles]
 
-    def lengthscales(self) -> list[bool]:
+    def is_lengthscale(self) -> list[bool]:
         """Which entries of the flat vector of `log_priors` are lengthscales."""
         roles = self.kernel.roles_of_parameters()
         flat: list[bool] = []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+import warnings
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 
@@ -22,6 +23,7 @@ from surrogate.workspace import Workspace
 _THREADS_PAY_FROM = 1000
 
 _LENGTHSCALE_FACTORS = (1.0, 1 / 4, 1 / 16)
+_FAR = 30.0  # times the units that priors for scaled data expect: a mistake, not an outlier
 
 
 @dataclass(frozen=True)
@@ -95,6 +97,7 @@ def fit(
         )
     X = as_matrix("X", X, model.dims)
     y, noise = as_targets("y", y, len(X)), as_noise(noise, len(X))
+    _warn_of_scales(model, X, y)
     began = time.perf_counter()
     last = model.report
     curvature = last.inverse_hessian if last else None
@@ -130,6 +133,25 @@ def fit(
     return model
 
 
+class UnscaledData(UserWarning):
+    """Data are far from the units that the priors of the model were made for."""
+
+
+def _warn_of_scales(model: ExactGP, X: Tensor, y: Tensor) -> None:
+    if not model.priors.unit_scales or len(X) < 2:
+        return
+    width, centre, spread = float(X.abs().max()), float(y.mean().abs()), float(y.std())
+    if width > _FAR or centre > _FAR * max(spread, 1.0) or spread > _FAR:
+        warnings.warn(
+            f"the priors {model.priors.name!r} expect inputs in the unit cube and targets of mean "
+            f"0 and standard deviation 1; got inputs up to {width:.3g} and targets of mean "
+            f"{centre:.3g} and standard deviation {spread:.3g}. Scale the data, or pass "
+            f'priors="flat-1" to ExactGP.',
+            UnscaledData,
+            stacklevel=3,
+        )
+
+
 class _Objective:
     """-(log likelihood + log prior) as a function of the free entries of one flat vector.
 
@@ -149,7 +171,7 @@ class _Objective:
         self.high = self._priors.high[self._free[:-1]]
         start = self._priors.start
         self._prior_start = np.where(np.isnan(start), self._flat[:-1], start)[self._free[:-1]]
-        self._lengthscales = np.array(model.lengthscales())[self._free[:-1]]
+        self._lengthscales = np.array(model.is_lengthscale())[self._free[:-1]]
         self.evaluations, self.jitter = 0, 0.0
 
     def position(self) -> np.ndarray:

@@ -76,7 +76,7 @@ class SamplePaths:
         Returns:
             Shape (count, m).
         """
-        X = X.to(torch.float64)
+        X = torch.as_tensor(X, dtype=torch.float64)
         if X.ndim == 2:
             return (self.mean + self.features(X) @ self.w + self.kernel(X, self.X) @ self.v).T
         if X.ndim != 3 or len(X) != self.count:

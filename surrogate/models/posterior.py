@@ -191,8 +191,8 @@ class Posterior:
             return self.y - self._cache.alpha / precision, precision.rsqrt()
 
     def _points(self, X: Tensor) -> Tensor:
-        X = X.to(torch.float64)
-        if X.shape[-1] != self.X.shape[-1]:
+        X = torch.as_tensor(X, dtype=torch.float64)
+        if not X.ndim or X.shape[-1] != self.X.shape[-1]:
             raise ValueError(
                 f"X must have {self.X.shape[-1]} column(s), as the training inputs do; "
                 f"got shape {tuple(X.shape)}."

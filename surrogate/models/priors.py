@@ -52,10 +52,12 @@ class PriorSet:
         name: Name and version.
         by_role: From a role ("lengthscale", "variance", "noise", …) to a function that takes the
             number of inputs d of the kernel and returns the prior.
+        unit_scales: Whether it is made for inputs in the unit cube and standardised targets.
     """
 
     name: str
     by_role: Mapping[str, Callable[[int], Prior]]
+    unit_scales: bool = False
 
     def prior(self, role: str, dims: int) -> Prior:
         """The prior of this role; a role the set does not know has a flat one and no start."""
@@ -90,6 +92,7 @@ DIMENSION_SCALED = PriorSet(
         # ℓ = 0.5 means a correlation of 0.14 between categories, ℓ = 3 one of 0.72.
         "category_lengthscale": _whatever_dims(Prior(LogNormal(0.25, 1.0), 0.5, 5e-2, 50.0)),
     },
+    unit_scales=True,
 )
 """For inputs in the unit cube and standardised targets with unknown noise.
 
@@ -101,6 +104,7 @@ with a floor of 1e-4.
 EXACT_OBJECTIVE = PriorSet(
     "exact-objective-1",
     {**DIMENSION_SCALED.by_role, "noise": _whatever_dims(Prior(None, 1e-6, 1e-8, 1e-4))},
+    unit_scales=True,
 )
 """As `dimension-scaled-1`, for a deterministic function: noise near 1e-6, only for stability."""
 

@@ -14,7 +14,13 @@ import numpy as np
 import pytest
 import torch
 
-from bbmmopt.optimizer import NoCompleteTrial, Optimizer, SpaceExhausted, StudyDiffers
+from bbmmopt.optimizer import (
+    NoCompleteTrial,
+    NotModelledWarning,
+    Optimizer,
+    SpaceExhausted,
+    StudyDiffers,
+)
 from bbmmopt.problem import Objective, Problem
 from bbmmopt.space import Categorical, Integer, Ordinal, Real, Space
 from bbmmopt.storage import MemoryStorage, UnknownStudy, open_storage
@@ -581,8 +587,9 @@ def test_several_objectives_and_constraints_are_stored_and_the_space_is_filled()
     optimizer = Optimizer(
         PLANE, minimize=["a", "b"], maximize="c", constraints=["limit"], storage=None, seed=0
     )
-    for _ in range(9):
-        trial = optimizer.ask()
+    with pytest.warns(NotModelledWarning, match="not modelled yet.*spread evenly"):
+        first = optimizer.ask()
+    for trial in [first, *optimizer.ask(8)]:  # one warning is enough
         optimizer.tell(trial, {"a": 1, "b": (2.0, 0.1), "c": 3}, constraints={"limit": -1})
     last = optimizer.trials[-1]
     assert last.values == {"a": 1.0, "b": 2.0, "c": 3.0} and last.constraints == {"limit": -1.0}
@@ -596,6 +603,7 @@ def test_several_objectives_and_constraints_are_stored_and_the_space_is_filled()
         _ = optimizer.best
 
 
+@pytest.mark.filterwarnings("ignore::bbmmopt.optimizer.NotModelledWarning")
 def test_the_best_of_a_constrained_problem_is_feasible():
     optimizer = Optimizer(PLANE, minimize="f", constraints="limit", seed=0)
     for limit, f in ((-1, 5.0), (0, 4.0), (1, 1.0)):
@@ -719,3 +727,43 @@ def test_a_run_of_nothing_but_failures_goes_on_filling_the_space():
         points.add(tuple(trial.params.values()))
         optimizer.tell(trial, failed="no licence")
     assert len(points) == 30
+
+
+def test_a_trial_of_another_study_is_refused_and_nothing_recorded():
+    mine, other = (Optimizer(PLANE, minimize="f", seed=seed) for seed in (0, 1))
+    mine.ask(2), other.ask(2)
+    with pytest.raises(ValueError, match=r"trial 1 of study 'default' has .*another study"):
+        mine.tell(other.trials[1], 5.0)
+    assert mine.trials[1].state == TrialState.RUNNING
+    assert mine.tell(1, 5.0).value == 5.0  # by number it is what the user says
+
+
+def test_params_changed_by_the_user_are_noticed_and_change_nothing():
+    optimizer = Optimizer(PLANE, minimize="f", seed=0)
+    trial = optimizer.ask()
+    before = dict(trial.params)
+    trial.params["x"] = 77.0
+    assert optimizer.trials[0].params == before
+    with pytest.raises(ValueError, match=r"its params were changed.*tell\(0, …\)"):
+        optimizer.tell(trial, 1.0)
+
+
+def test_where_all_trials_failed_the_best_says_so_and_why():
+    optimizer = Optimizer(PLANE, minimize="f", seed=0)
+    for reason in ("no gas", "Traceback …\nZeroDivisionError: division by zero"):
+        optimizer.tell(optimizer.ask(), failed=reason)
+    with pytest.raises(NoCompleteTrial, match="2 of 2 failed, the last with: ZeroDivisionError"):
+        _ = optimizer.best
+
+
+@pytest.mark.parametrize("f", [math.sin, lambda x: (x - 3) ** 2], ids=["sine", "parabola"])
+def test_uncertainty_is_told_on_the_scale_of_the_data(f):
+    optimizer = Optimizer({"x": Real(0, 10)}, minimize="f", seed=0)
+    values = []
+    for _ in range(14):
+        trial = optimizer.ask()
+        values.append(f(trial.params["x"]))
+        optimizer.tell(trial, values[-1])
+        if len(values) > 5:
+            grid = np.linspace(0, 1, 50)[:, None]
+            assert optimizer.belief().predict(grid)[1].max() < 5 * (max(values) - min(values))

@@ -523,6 +523,7 @@ def test_a_few_hopeless_values_do_not_set_the_scale():
     assert len(marks(ax, "value")) == 9
 
 
+@pytest.mark.filterwarnings("ignore::bbmmopt.optimizer.NotModelledWarning")
 def test_one_of_several_objectives_is_chosen_by_name():
     optimizer = Optimizer(
         {"x": Real(0, 1)}, minimize="cost", maximize="gain", constraints="heat", seed=0
@@ -721,7 +722,8 @@ def test_the_value_from_which_on_the_model_tells_no_difference_is_named():
     values = [1.0, 1.1, 1.2, 1.05, 1.15, 1.12, 1.3, 1.25, 1000.0]
     lower, upper = np.quantile(values, [0.25, 0.75])
     optimizer = run({"x": Real(0, 1), "y": Real(0, 1)}, values)
-    named = f"loss\n(cut by the model at {upper + 1.5 * (upper - lower):.3g})"
+    cut = f"{upper + 1.5 * (upper - lower):.3g}"
+    named = f"loss\n(the model takes values above {cut} as {cut})"
     assert plot_posterior(optimizer, "x").get_ylabel() == named
 
 

@@ -16,6 +16,7 @@ from surrogate import (
     Kernel,
     Matern52,
     NotPositiveDefinite,
+    UnscaledData,
     fit,
     positive_parameter,
 )
@@ -379,6 +380,7 @@ def degenerate(name: str, rng: torch.Generator) -> tuple[Tensor, Tensor]:
         "tiny targets",
     ],
 )
+@pytest.mark.filterwarnings("ignore::surrogate.UnscaledData")
 def test_degenerate_data_give_finite_parameters_and_predictions(name, priors, rng):
     X, y = degenerate(name, rng)
     model = fit(ExactGP(Matern52(2), priors=priors), X, y)
@@ -419,3 +421,11 @@ def test_data_that_do_not_fit_are_refused(smooth):
         fit(ExactGP(Matern52(2)), X, y, noise=y[:3] ** 2)
     with pytest.raises(ValueError, match=r"2 column\(s\)"):
         fit(ExactGP(Matern52(2)), X[:, :1], y)
+
+
+def test_data_in_raw_units_are_warned_of_where_the_priors_expect_scaled_ones(smooth):
+    X, y = smooth
+    for raw in ((1000 * X, y), (X, 1e5 + y), (X, 1e3 * y)):
+        with pytest.warns(UnscaledData, match=r"unit cube.*Scale the data.*flat-1"):
+            fit(ExactGP(Matern52(2)), *raw, max_evaluations=2)
+        fit(ExactGP(Matern52(2), priors="flat-1"), *raw, max_evaluations=2)
