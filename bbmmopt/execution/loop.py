@@ -245,7 +245,7 @@ class _Run:
 
     def _interrupted(self) -> None:
         """In a signal handler."""
-        self.display.note("stopping; waiting for trials under way (Ctrl-C again abandons them)")
+        self.display.note("finishing trials under way; Ctrl-C again abandons")
 
     def _how_to_resume(self) -> str:
         done, total = len(self.trials), self.plan.n_trials

@@ -158,8 +158,10 @@ class _Words:
         self.note = ""
 
     def __str__(self) -> str:
-        words = self.status.words(time.monotonic()) if self.status else ""
-        return " · ".join(part for part in (words, self.note) if part)
+        # A remark stands alone: beside the other words a narrow terminal would cut it off.
+        if self.note or self.status is None:
+            return self.note
+        return self.status.words(time.monotonic())
 
     def __format__(self, spec: str) -> str:
         return str(self)

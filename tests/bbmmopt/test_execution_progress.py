@@ -64,12 +64,22 @@ def test_the_live_bar_shows_what_there_is() -> None:
     now = time.monotonic()
     with Live(40, console) as bar:
         bar.show(Status(8, 40, 3, 2, "loss[a] 0.5 (trial 7)", began=now - 60, latest=now))
-        bar.note("stopping")
         bar.say("[bold] is not markup")
     text = screen.getvalue()
-    for part in ("8/40", "best loss[a] 0.5 (trial 7)", "3 failed", "2 running", "left", "stopping"):
+    for part in ("8/40", "best loss[a] 0.5 (trial 7)", "3 failed", "2 running", "left"):
         assert part in text
     assert "[bold] is not markup" in text
+
+
+def test_a_remark_is_read_whole_on_a_narrow_terminal() -> None:
+    screen = io.StringIO()
+    console = Console(file=screen, force_terminal=True, width=80, color_system=None)
+    now = time.monotonic()
+    remark = "finishing trials under way; Ctrl-C again abandons"
+    with Live(40, console) as bar:
+        bar.show(Status(18, 40, 3, 2, "loss 0.5 (trial 7)", began=now - 60, latest=now))
+        bar.note(remark)
+    assert remark in screen.getvalue()
 
 
 def test_the_time_left_goes_by_the_pace_so_far_and_the_timeout() -> None:
