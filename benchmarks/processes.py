@@ -107,7 +107,11 @@ def today() -> str:
 
 
 def revision() -> str:
-    """The commit of this checkout, with a mark if files were changed since."""
-    command = ["git", "-C", str(HERE), "describe", "--always", "--dirty"]
-    found = subprocess.run(command, capture_output=True, text=True, check=False)
-    return found.stdout.strip() or "unknown"
+    """The commit of this checkout, with a mark if files other than results were changed since."""
+
+    def git(*arguments: str) -> str:
+        command = ["git", "-C", str(HERE.parent), *arguments]
+        return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
+
+    changed = git("status", "--porcelain", "--", ".", ":!benchmarks/results")
+    return (git("describe", "--always") or "unknown") + ("-dirty" if changed else "")
