@@ -20,7 +20,7 @@ _FIT_ROWS = 1000
 _WARM_FROM = 12
 _GROWTH = 1.25  # the sizes of those sets: 12, 15, 19, 24, …
 _CHOICE_ROWS = 64  # the transform of the targets is chosen on at most this many trials
-_REFINE_FROM = 128  # from here on, it pays to start later fits from one to all n' trials
+_REFINE_FROM = 256  # from here on, it pays to start later fits from one to all n' trials
 # Nats that another step of a fit may still promise: enough to choose by, and enough to propose by.
 # Asking for 1e-4 throughout took 60 % more evaluations, for the same regret.
 _ROUGH, _FINE = 1e-2, 1e-3

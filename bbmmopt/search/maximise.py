@@ -42,7 +42,7 @@ class Search:
     """
 
     raw: int = 512
-    starts: int = 10
+    starts: int = 20
     climb_rounds: int = 80
     rounds: int = 4
 
