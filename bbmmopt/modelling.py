@@ -19,7 +19,7 @@ _FIT_ROWS = 1000
 # From this n on, a fit starts from the parameters found for an earlier, smaller set of trials.
 _WARM_FROM = 12
 _GROWTH = 1.25  # the sizes of those sets: 12, 15, 19, 24, …
-_CHOICE_ROWS = 64  # the transform of the targets is chosen on at most this many trials
+_CHOICE_ROWS = 128  # the transform of the targets is chosen on at most this many trials
 _REFINE_FROM = 256  # from here on, it pays to start later fits from one to all n' trials
 # Nats that another step of a fit may still promise: enough to choose by, and enough to propose by.
 # Asking for 1e-4 throughout took 60 % more evaluations, for the same regret.
@@ -178,7 +178,7 @@ class Modeller:
 
     The parameters for a set of n trials are found from the parameters for the first n' of them (by
     trial number; n' the largest of 12, 15, 19, 24, … up to n), which are found from those for at
-    most 64 spread over these, and they from the priors' start values. So they depend on the data
+    most 128 spread over these, and they from the priors' start values. So they depend on the data
     alone, not on the order in which results came in or on what an earlier process happened to fit:
     a resumed run proposes what an uninterrupted one does.
 

@@ -41,7 +41,7 @@ class Search:
         rounds: Most alternations between climbing and discrete moves.
     """
 
-    raw: int = 512
+    raw: int = 1024
     starts: int = 20
     climb_rounds: int = 80
     rounds: int = 4
