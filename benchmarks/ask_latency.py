@@ -125,11 +125,11 @@ def print_quality(by_n: dict[int, list]) -> None:
     print("\nLogEI on one function, our belief rebuilt in BoTorch: our ask, optimize_acqf(10, 512)")
     for n, found in by_n.items():
         same = [q["same_function"] for q in found]
-        wins = sum(q["ours"] >= q["botorch"] - 1e-4 for q in same)  # a ten-thousandth of EI
+        wins = sum(q["ours"] >= q["botorch"] - 1e-4 for q in same)
         print(
             f"  n {n:4d}   ours {mean(q['ours'] for q in same):8.4f}"
             f"   botorch {mean(q['botorch'] for q in same):8.4f}"
-            f"   ours as good or better in {wins} of {len(same)}"
+            f"   ours at least that, less 1e-4, in {wins} of {len(same)}"
             f"   the two models differ by at most {max(q['disagreement'] for q in same):.1e}"
         )
 
