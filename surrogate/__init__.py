@@ -42,13 +42,16 @@ from surrogate.models import (
     prior_set,
     rmse,
 )
-from surrogate.solvers import Cholesky, CholeskyFactor, NotPositiveDefinite
+from surrogate.solvers import BBMM, Auto, Cholesky, CholeskyFactor, Estimate, NotConverged, NotPositiveDefinite
 from surrogate.threads import one_thread
 
 __all__ = [
+    "BBMM",
     "RBF",
+    "Auto",
     "Cholesky",
     "CholeskyFactor",
+    "Estimate",
     "ExactGP",
     "FitReport",
     "Hamming",
@@ -57,6 +60,7 @@ __all__ = [
     "Matern12",
     "Matern32",
     "Matern52",
+    "NotConverged",
     "NotPositiveDefinite",
     "Posterior",
     "PosteriorInfo",

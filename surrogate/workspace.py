@@ -6,12 +6,14 @@ at n ≥ 300 take about as long as the arithmetic.
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
 
 class Workspace:
-    """Named buffers of one shape each. What a call returns is valid until its name is asked again.
+    """Named buffers. What a call returns is valid until its name is asked again.
 
     A workspace belongs to one computation in one thread; never keep a buffer beyond it.
     """
@@ -20,13 +22,23 @@ class Workspace:
         self._buffers: dict[str, Tensor] = {}
         self._children: dict[str, Workspace] = {}
 
-    def buffer(self, name: str, *shape: int) -> Tensor:
-        """Return an uninitialised float64 tensor of this shape, the same one at each call."""
+    def buffer(self, name: str, *shape: int, dtype: torch.dtype = torch.float64) -> Tensor:
+        """Return an uninitialised tensor of this shape, in the same memory at each call.
+
+        A smaller shape than last time uses the front of that memory: tiles shrink along a triangle.
+        """
         found = self._buffers.get(name)
-        if found is None or found.shape != shape:
-            found = torch.empty(shape, dtype=torch.float64)
-            self._buffers[name] = found
-        return found
+        if found is not None and found.shape == shape and found.dtype == dtype:
+            return found
+        size = math.prod(shape)
+        if found is None or found.dtype != dtype or found.untyped_storage().nbytes() < (
+            size * found.element_size()
+        ):
+            whole = torch.empty(size, dtype=dtype)
+        else:
+            whole = found.new_empty(0).set_(found.untyped_storage(), 0, (size,), (1,))
+        self._buffers[name] = whole.view(shape)
+        return self._buffers[name]
 
     def child(self, name: str) -> Workspace:
         """Return the workspace of a part, so that two parts of a sum do not share buffers."""

@@ -97,6 +97,13 @@ class Kernel(nn.Module, ABC):
         points = X.unsqueeze(-2)  # (..., n, 1, d): n batches of one point
         return self(points, points)[..., 0, 0]
 
+    def coordinates(self, X: Tensor) -> Tensor:
+        """Where to find the rows of X (..., n, d), the closer the more correlated: (..., n, c).
+
+        Only for telling which rows belong together; X itself unless a kernel knows better.
+        """
+        return X
+
     def linearise(self, X1: Tensor, X2: Tensor, workspace: Workspace | None = None) -> Linearised:
         """Return K = k(X1, X2) together with its pullbacks, sharing the work between them.
 
@@ -106,6 +113,20 @@ class Kernel(nn.Module, ABC):
             workspace: Scratch memory. The result is then valid until its next use.
         """
         return _AutogradLinearised(self, X1, X2)
+
+    def evaluate(
+        self, X1: Tensor, X2: Tensor, out: Tensor, workspace: Workspace | None = None
+    ) -> Tensor:
+        """Write k(X1, X2) into `out`, without a graph, and return it.
+
+        Args:
+            X1: Shape (n, d), float64.
+            X2: Shape (m, d); pass the same tensor twice for k(X, X), whose diagonal is then exact.
+            out: Shape (n, m), float64 or float32.
+            workspace: Scratch memory.
+        """
+        with torch.no_grad():
+            return out.copy_(self(X1, X2))
 
     def pullback(self, X1: Tensor, X2: Tensor, G: Tensor) -> tuple[Tensor, ...]:
         """Gradients in `self.parameters()` of a loss with ∂loss/∂k(X1, X2) = G, shape (n, m)."""

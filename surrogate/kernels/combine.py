@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import ClassVar
 
 import torch
@@ -25,8 +26,19 @@ class Sum(Kernel):
     def diagonal(self, X: Tensor) -> Tensor:
         return self.first.diagonal(X) + self.second.diagonal(X)
 
+    def coordinates(self, X: Tensor) -> Tensor:
+        return torch.cat([self.first.coordinates(X), self.second.coordinates(X)], dim=-1)
+
     def linearise(self, X1: Tensor, X2: Tensor, workspace: Workspace | None = None) -> Linearised:
-        return _LinearisedSum(*_both(self.first, self.second, X1, X2, workspace))
+        workspace = workspace or Workspace()
+        first = self.first.linearise(X1, X2, workspace.child("first"))
+        second = self.second.linearise(X1, X2, workspace.child("second"))
+        return _LinearisedSum(first, second, workspace)
+
+    def evaluate(
+        self, X1: Tensor, X2: Tensor, out: Tensor, workspace: Workspace | None = None
+    ) -> Tensor:
+        return _evaluate_both(self.first, self.second, X1, X2, out, workspace, Tensor.add_)
 
     def features(self, count: int, generator: torch.Generator) -> Features:
         """Half of the features for each term, side by side."""
@@ -49,8 +61,19 @@ class Product(Kernel):
     def diagonal(self, X: Tensor) -> Tensor:
         return self.first.diagonal(X) * self.second.diagonal(X)
 
+    def coordinates(self, X: Tensor) -> Tensor:
+        return torch.cat([self.first.coordinates(X), self.second.coordinates(X)], dim=-1)
+
     def linearise(self, X1: Tensor, X2: Tensor, workspace: Workspace | None = None) -> Linearised:
-        return _LinearisedProduct(*_both(self.first, self.second, X1, X2, workspace))
+        workspace = workspace or Workspace()
+        first = self.first.linearise(X1, X2, workspace.child("first"))
+        second = self.second.linearise(X1, X2, workspace.child("second"))
+        return _LinearisedProduct(first, second, workspace)
+
+    def evaluate(
+        self, X1: Tensor, X2: Tensor, out: Tensor, workspace: Workspace | None = None
+    ) -> Tensor:
+        return _evaluate_both(self.first, self.second, X1, X2, out, workspace, Tensor.mul_)
 
     def features(self, count: int, generator: torch.Generator) -> Features:
         """Products of independent features: E[φ₁φ₁' φ₂φ₂'] = k₁ k₂, times `count` for the mean."""
@@ -79,9 +102,18 @@ class Scaled(Kernel):
     def diagonal(self, X: Tensor) -> Tensor:
         return self.scale * self.kernel.diagonal(X)
 
+    def coordinates(self, X: Tensor) -> Tensor:
+        return self.kernel.coordinates(X)
+
     def linearise(self, X1: Tensor, X2: Tensor, workspace: Workspace | None = None) -> Linearised:
-        inner = self.kernel.linearise(X1, X2, workspace and workspace.child("kernel"))
-        return _LinearisedScaled(inner, self.log_scale.detach().exp())
+        workspace = workspace or Workspace()
+        inner = self.kernel.linearise(X1, X2, workspace.child("kernel"))
+        return _LinearisedScaled(inner, self.log_scale.detach().exp(), workspace)
+
+    def evaluate(
+        self, X1: Tensor, X2: Tensor, out: Tensor, workspace: Workspace | None = None
+    ) -> Tensor:
+        return self.kernel.evaluate(X1, X2, out, workspace).mul_(float(self.scale.detach()))
 
     def features(self, count: int, generator: torch.Generator) -> Features:
         f, root = self.kernel.features(count, generator), self.scale.detach().sqrt()
@@ -96,19 +128,26 @@ def _check_distinct(first: Kernel, second: Kernel) -> None:
         )
 
 
-def _both(
-    first: Kernel, second: Kernel, X1: Tensor, X2: Tensor, workspace: Workspace | None
-) -> tuple[Linearised, Linearised]:
-    return (
-        first.linearise(X1, X2, workspace and workspace.child("first")),
-        second.linearise(X1, X2, workspace and workspace.child("second")),
-    )
+def _evaluate_both(
+    first: Kernel,
+    second: Kernel,
+    X1: Tensor,
+    X2: Tensor,
+    out: Tensor,
+    workspace: Workspace | None,
+    combine: Callable[[Tensor, Tensor], Tensor],
+) -> Tensor:
+    """Write the one into `out`, the other beside it, with the same scratch memory, then combine."""
+    workspace = workspace or Workspace()
+    beside = workspace.buffer("beside", *out.shape, dtype=out.dtype)
+    first.evaluate(X1, X2, out, workspace.child("either"))
+    return combine(out, second.evaluate(X1, X2, beside, workspace.child("either")))
 
 
 class _LinearisedSum(Linearised):
-    def __init__(self, first: Linearised, second: Linearised) -> None:
+    def __init__(self, first: Linearised, second: Linearised, workspace: Workspace) -> None:
         self._first, self._second = first, second
-        self.K = first.K + second.K
+        self.K = torch.add(first.K, second.K, out=workspace.buffer("K", *first.K.shape))
 
     def parameters(self, G: Tensor) -> tuple[Tensor, ...]:
         return self._first.parameters(G) + self._second.parameters(G)
@@ -118,26 +157,31 @@ class _LinearisedSum(Linearised):
 
 
 class _LinearisedProduct(Linearised):
-    def __init__(self, first: Linearised, second: Linearised) -> None:
+    def __init__(self, first: Linearised, second: Linearised, workspace: Workspace) -> None:
         self._first, self._second = first, second
-        self.K = first.K * second.K
+        self.K = torch.mul(first.K, second.K, out=workspace.buffer("K", *first.K.shape))
+        self._by_factor = workspace.buffer("by factor", *first.K.shape)  # ∂loss/∂k₁, then k₂
 
     def parameters(self, G: Tensor) -> tuple[Tensor, ...]:
-        first, second = self._first, self._second
-        return first.parameters(G * second.K) + second.parameters(G * first.K)
+        first, second, by_factor = self._first, self._second, self._by_factor
+        gradients = first.parameters(torch.mul(G, second.K, out=by_factor))
+        return gradients + second.parameters(torch.mul(G, first.K, out=by_factor))
 
     def inputs(self, G: Tensor) -> Tensor:
-        first, second = self._first, self._second
-        return first.inputs(G * second.K) + second.inputs(G * first.K)
+        first, second, by_factor = self._first, self._second, self._by_factor
+        gradient = first.inputs(torch.mul(G, second.K, out=by_factor))
+        return gradient + second.inputs(torch.mul(G, first.K, out=by_factor))
 
 
 class _LinearisedScaled(Linearised):
-    def __init__(self, inner: Linearised, scale: Tensor) -> None:
+    def __init__(self, inner: Linearised, scale: Tensor, workspace: Workspace) -> None:
         self._inner, self._scale = inner, scale
-        self.K = scale * inner.K
+        self.K = torch.mul(inner.K, scale, out=workspace.buffer("K", *inner.K.shape))
 
     def parameters(self, G: Tensor) -> tuple[Tensor, ...]:
-        return ((G * self.K).sum(), *self._inner.parameters(self._scale * G))
+        # Pullbacks are linear in G: their few numbers are scaled instead.
+        inner = [self._scale * gradient for gradient in self._inner.parameters(G)]
+        return (torch.dot(G.reshape(-1), self.K.view(-1)), *inner)
 
     def inputs(self, G: Tensor) -> Tensor:
-        return self._inner.inputs(self._scale * G)
+        return self._scale * self._inner.inputs(G)

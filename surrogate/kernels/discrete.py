@@ -59,8 +59,23 @@ class Hamming(Kernel):
     def diagonal(self, X: Tensor) -> Tensor:
         return X.new_ones(X.shape[:-1])
 
+    def coordinates(self, X: Tensor) -> Tensor:
+        """X / √ℓ: which of two categories is the nearer means nothing, but equal ones coincide."""
+        return self._seen(X) * torch.exp(-0.5 * self.log_lengthscale.detach())
+
     def linearise(self, X1: Tensor, X2: Tensor, workspace: Workspace | None = None) -> Linearised:
-        return _LinearisedHamming(self, X1.detach(), X2.detach())
+        return _LinearisedHamming(self, X1.detach(), X2.detach(), workspace or Workspace())
+
+    def evaluate(
+        self, X1: Tensor, X2: Tensor, out: Tensor, workspace: Workspace | None = None
+    ) -> Tensor:
+        differs = (workspace or Workspace()).buffer("differs", *out.shape, dtype=out.dtype)
+        weight = torch.exp(-self.log_lengthscale.detach()).tolist()  # 1/ℓ
+        pairs = zip(self._seen(X1).unbind(-1), self._seen(X2).unbind(-1), weight, strict=True)
+        out.zero_()
+        for x1, x2, w in pairs:
+            out.sub_(torch.ne(x1.unsqueeze(1), x2, out=differs), alpha=w)
+        return out.exp_()
 
     def features(self, count: int, generator: torch.Generator) -> Features:
         """Random ±1 labels: with probability ρ_j one label for all categories, else one for each.
@@ -87,15 +102,22 @@ class Hamming(Kernel):
 
 
 class _LinearisedHamming(Linearised):
-    def __init__(self, kernel: Hamming, X1: Tensor, X2: Tensor) -> None:
-        self._differs = _differs(kernel._seen(X1), kernel._seen(X2))  # (dims, n, m)
+    def __init__(self, kernel: Hamming, X1: Tensor, X2: Tensor, workspace: Workspace) -> None:
+        shape = len(X1), len(X2)
         self._weight = torch.exp(-kernel.log_lengthscale.detach())  # 1/ℓ, (dims,)
-        self._shape = X1.shape
-        self.K = torch.exp(-torch.tensordot(self._weight, self._differs, dims=1))
+        self._differs = workspace.buffer("differs", kernel.dims, shape[0] * shape[1])
+        self._scratch, self._shape = workspace.buffer("GK", *shape), X1.shape
+        self.K = workspace.buffer("K", *shape)
+        each = zip(
+            kernel._seen(X1).unbind(-1), kernel._seen(X2).unbind(-1), self._differs, strict=True
+        )
+        for x1, x2, differs in each:
+            torch.ne(x1.unsqueeze(1), x2, out=differs.view(shape))
+        torch.mm(-self._weight.unsqueeze(0), self._differs, out=self.K.view(1, -1)).exp_()
 
     def parameters(self, G: Tensor) -> tuple[Tensor, ...]:
         # d/d log ℓ_j of exp(-Σ differs_j / ℓ_j) is k differs_j / ℓ_j.
-        return (self._weight * torch.tensordot(self._differs, G * self.K, dims=2),)
+        return (self._weight * (self._differs @ torch.mul(G, self.K, out=self._scratch).view(-1)),)
 
     def inputs(self, G: Tensor) -> Tensor:
         return G.new_zeros(self._shape)  # categories cannot be moved a little

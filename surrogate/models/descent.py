@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -9,6 +10,7 @@ import numpy as np
 
 _SUFFICIENT = 1e-4  # Armijo: the part of the predicted decrease a step must reach
 _FIRST = 0.5  # largest change of a variable in the first step, before curvature is known
+_FALLEN = 0.5  # the part of its slope that a step may still have, where only slopes are known
 _LARGEST = 2.0  # and in any step: the variables are logarithms, so a factor of 7
 
 
@@ -67,34 +69,23 @@ def minimise(
     """
     x = np.clip(x, low, high)
     f, g = function(x)
-    H = np.eye(len(x)) if inverse_hessian is None else inverse_hessian.copy()
-    known = inverse_hessian is not None  # whether H carries any curvature
+    curvature = _Curvature(len(x), inverse_hessian)
     evaluations = 1
 
     def end(converged: bool, message: str) -> Minimum:
-        return Minimum(x, f, g, H if known else None, evaluations, converged, message)
+        return Minimum(x, f, g, curvature.inverse, evaluations, converged, message)
 
     if not np.isfinite(f):
         return end(False, "the function is not finite where the search starts")
     while True:
-        held = _outward(-g, x, low, high)
-        g_free = np.where(held, 0.0, g)
-        d = np.where(held, 0.0, -(_with_held(H, held) @ g_free))
-        # A variable that H drives out of the box though its own slope points inwards stays.
-        d[_outward(d, x, low, high)] = 0.0
-        slope = float(d @ g_free)
-        if slope > 0 or (slope == 0 and g_free.any()):
-            # Rounding spoilt H. The plain gradient never points uphill.
-            H, known = np.eye(len(x)), False
-            d, slope = -g_free, -float(g_free @ g_free)
+        d, g_free, slope = curvature.direction(x, g, low, high)
         # Unscaled, the gradient step over-promises where curvature is high: then a small slope,
         # which no curvature of at least 1 can turn into more than the tolerance, is asked for.
         if -0.5 * slope <= tolerance:
             return end(True, f"a full step would gain less than {tolerance:g}")
         if evaluations >= max_evaluations:
             return end(False, f"stopped after {evaluations} evaluations")
-        limit = _LARGEST if known else _FIRST
-        t = min(1.0, limit / float(np.abs(d).max()))
+        t = min(1.0, curvature.limit / float(np.abs(d).max()))
         moves = d != 0
         room = np.where(d > 0, high - x, x - low)[moves] / np.abs(d[moves])
         inside = float(room.min()) * (1 + 1e-9)  # t that just reaches a first bound
@@ -116,16 +107,106 @@ def minimise(
             # Minimum of the parabola through both values and the first slope.
             ratio = -0.5 * predicted / max(f_new - f - predicted, 1e-300)
             t *= min(max(ratio, 0.1), 0.5) if np.isfinite(f_new) else 0.2
-        s, y = new - x, g_new - g
-        sy = float(s @ y)
-        if sy > 1e-10 * float(np.linalg.norm(s) * np.linalg.norm(y)):
-            if not known:
-                H, known = H * (sy / float(y @ y)), True
-            Hy = H @ y
-            H = H + np.outer(s, s) * ((1 + float(y @ Hy) / sy) / sy)
-            cross = np.outer(s, Hy) / sy
-            H = H - cross - cross.T
+        curvature.learn(new - x, g_new - g)
         x, f, g = new, f_new, g_new
+
+
+def follow(
+    gradient: Callable[[np.ndarray], np.ndarray],
+    x: np.ndarray,
+    low: np.ndarray,
+    high: np.ndarray,
+    *,
+    inverse_hessian: np.ndarray | None = None,
+    tolerance: float = 1e-2,
+    max_evaluations: int = 50,
+) -> Minimum:
+    """`minimise` for a function known by its gradient alone.
+
+    A step is taken once the slope along it has fallen to half of what it was, uphill counted: so
+    it neither passes the minimum by far nor needs to know how high it is.
+
+    Args:
+        gradient: Gradient at x (p,).
+        x, low, high, inverse_hessian, tolerance, max_evaluations: As for `minimise`.
+
+    Returns:
+        Its value is NaN.
+    """
+    x = np.clip(x, low, high)
+    g = gradient(x)
+    curvature = _Curvature(len(x), inverse_hessian)
+    evaluations = 1
+
+    def end(converged: bool, message: str) -> Minimum:
+        return Minimum(x, math.nan, g, curvature.inverse, evaluations, converged, message)
+
+    while True:
+        d, g_free, slope = curvature.direction(x, g, low, high)
+        if -0.5 * slope <= tolerance:
+            return end(True, f"a full step would gain less than {tolerance:g}")
+        t = min(1.0, curvature.limit / float(np.abs(d).max()))
+        while True:
+            if evaluations >= max_evaluations:
+                return end(False, f"stopped after {evaluations} evaluations")
+            new = np.clip(x + t * d, low, high)
+            g_new = gradient(new)
+            evaluations += 1
+            before, after = float(g_free @ (new - x)), float(g_new @ (new - x))
+            if after <= _FALLEN * abs(before):
+                break
+            if t * float(np.abs(d).max()) < 1e-6:
+                return end(False, "no step along the direction of descent gains anything")
+            # Where the slope is 0, were it to change evenly.
+            t *= min(max(before / (before - after), 0.1), 0.7)
+        curvature.learn(new - x, g_new - g)
+        x, g = new, g_new
+
+
+class _Curvature:
+    """An estimate H of the inverse Hessian, by BFGS."""
+
+    def __init__(self, p: int, inverse_hessian: np.ndarray | None) -> None:
+        self._H = np.eye(p) if inverse_hessian is None else inverse_hessian.copy()
+        self._known = inverse_hessian is not None  # whether H carries any curvature
+
+    @property
+    def inverse(self) -> np.ndarray | None:
+        """H, or None where nothing is known."""
+        return self._H if self._known else None
+
+    @property
+    def limit(self) -> float:
+        """The largest change of a variable in one step."""
+        return _LARGEST if self._known else _FIRST
+
+    def direction(
+        self, x: np.ndarray, g: np.ndarray, low: np.ndarray, high: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray, float]:
+        """Where to go from x inside the box; g without what bounds hold; the slope that way."""
+        held = _outward(-g, x, low, high)
+        g_free = np.where(held, 0.0, g)
+        d = np.where(held, 0.0, -(_with_held(self._H, held) @ g_free))
+        # A variable that H drives out of the box though its own slope points inwards stays.
+        d[_outward(d, x, low, high)] = 0.0
+        slope = float(d @ g_free)
+        if slope > 0 or (slope == 0 and g_free.any()):
+            # Rounding spoilt H. The plain gradient never points uphill.
+            self._H, self._known = np.eye(len(x)), False
+            d, slope = -g_free, -float(g_free @ g_free)
+        return d, g_free, slope
+
+    def learn(self, s: np.ndarray, y: np.ndarray) -> None:
+        """A step s changed the gradient by y."""
+        sy = float(s @ y)
+        if sy <= 1e-10 * float(np.linalg.norm(s) * np.linalg.norm(y)):
+            return
+        if not self._known:
+            self._H, self._known = self._H * (sy / float(y @ y)), True
+        Hy = self._H @ y
+        H = self._H + np.outer(s, s) * ((1 + float(y @ Hy) / sy) / sy)
+        cross = np.outer(s, Hy) / sy
+        self._H = H - cross - cross.T
 
 
 def _outward(d: np.ndarray, x: np.ndarray, low: np.ndarray, high: np.ndarray) -> np.ndarray:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import TYPE_CHECKING, TypeVar
 
 import torch
@@ -12,14 +13,19 @@ from torch import Tensor, nn
 
 from surrogate.checks import as_matrix, as_noise, as_targets
 from surrogate.kernels.base import Kernel, positive_parameter
+from surrogate.models.covariance import kernel_operator
 from surrogate.models.priors import DIMENSION_SCALED, LogPriors, Prior, PriorSet, prior_set
+from surrogate.solvers.auto import Auto, Solver, for_prediction
+from surrogate.solvers.bbmm import BBMM
 from surrogate.solvers.cholesky import Cholesky
+from surrogate.solvers.inv_quad_logdet import Estimate, Probes, certain, inv_quad_logdet
 from surrogate.workspace import Workspace
 
 if TYPE_CHECKING:
     from surrogate.models.fit import FitReport
     from surrogate.models.posterior import Posterior
 
+_CHOLESKY = Cholesky()
 _Module = TypeVar("_Module", bound=nn.Module)
 
 
@@ -35,7 +41,8 @@ class ExactGP(nn.Module):
             None takes the prior's start value.
         priors: A set of priors or its name. "dimension-scaled-1", the default, expects inputs in
             the unit cube and standardised targets; "flat-1" is plain maximum likelihood.
-        solver: How linear systems are solved.
+        solver: How linear systems are solved: `Cholesky()`, `BBMM()`, or `Auto()`, the default,
+            which takes whichever is the cheaper for that many observations.
 
     Attributes:
         report: How the fit that made this model went; None for a model that was not fitted.
@@ -50,14 +57,14 @@ class ExactGP(nn.Module):
         mean: float = 0.0,
         noise: float | None = None,
         priors: str | PriorSet = DIMENSION_SCALED,
-        solver: Cholesky | None = None,
+        solver: Solver | None = None,
     ) -> None:
         super().__init__()
         if not isinstance(kernel, Kernel):
             raise TypeError(f"kernel must be a Kernel, such as Matern52(dims=3); got {kernel!r}.")
         self.kernel = copy.deepcopy(kernel)
         self.priors = prior_set(priors)
-        self.solver = solver or Cholesky()
+        self.solver: Solver = Auto() if solver is None else solver
         start = self.priors.prior("noise", 1).start
         self.log_noise = positive_parameter("noise", start if noise is None else noise)
         self.constant = nn.Parameter(torch.tensor(float(mean), dtype=torch.float64))
@@ -124,8 +131,10 @@ class ExactGP(nn.Module):
         """σ² where `noise` (n,) is NaN, else the variance given."""
         return torch.where(noise.isnan(), self.noise, noise)
 
-    def log_marginal_likelihood(self, X: Tensor, y: Tensor, noise: Tensor | None = None) -> Tensor:
-        """log p(y | X), shape (), differentiable in the parameters by autograd.
+    def log_marginal_likelihood(
+        self, X: Tensor, y: Tensor, noise: Tensor | None = None
+    ) -> Estimate:
+        """log p(y | X) with its error bar; its value is differentiable in the parameters.
 
             -½ (y - m)ᵀ K̂⁻¹ (y - m) - ½ log|K̂| - n/2 log 2π
 
@@ -137,10 +146,43 @@ class ExactGP(nn.Module):
             noise: Variance of each observation, shape (n,), NaN where σ² is to be used.
         """
         X = as_matrix("X", X, self.dims)
-        y = as_targets("y", y, len(X)) - self.constant
-        factor = self.solver.factor(self.covariance(X, noise))
+        y, noise = as_targets("y", y, len(X)), as_noise(noise, len(X))
+        solver = for_prediction(self.solver, len(X)).solver
+        if isinstance(solver, BBMM):
+            return self._estimate(X, y, noise, solver)
+        y = y - self.constant
+        factor = solver.factor(self.covariance(X, noise))
         quadratic = y @ factor.solve(y.unsqueeze(-1)).squeeze(-1)
-        return -0.5 * (quadratic + factor.logdet() + len(X) * math.log(2 * math.pi))
+        return certain(-0.5 * (quadratic + factor.logdet() + len(X) * math.log(2 * math.pi)))
+
+    def _estimate(self, X: Tensor, y: Tensor, noise: Tensor, solver: BBMM) -> Estimate:
+        with torch.no_grad():
+            variances = self.noise_variances(noise)
+            K = kernel_operator(self.kernel, X, variances, solver)
+            system = solver.system(K, variances)
+            P = system.preconditioner
+            solved = inv_quad_logdet(
+                system.operator,
+                P,
+                Probes.draw(P, solver),
+                y,
+                mean=float(self.constant),
+                tolerance=solver.training_tolerance,
+                max_steps=solver.max_steps,
+                lanczos=True,
+            )
+            estimate = solved.log_marginal_likelihood()
+        if not torch.is_grad_enabled():
+            return estimate
+        A, B = solved.bilinear
+        by_noise = (A * B).sum(1)
+        parameters = [*self.kernel.parameters(), self.constant]
+        gradients = [*K.pullback(A, B), solved.alpha.sum()]
+        # Terms that are zero, and whose gradient is that of the likelihood.
+        value = estimate.value + (by_noise * (self.noise_variances(noise) - variances)).sum()
+        for p, g in zip(parameters, gradients, strict=True):
+            value = value + (g * (p - p.detach())).sum()
+        return replace(estimate, value=value)
 
     def condition(self, X: Tensor, y: Tensor, noise: Tensor | None = None) -> Posterior:
         """Belief about f after seeing the data; the model itself stays as it is.
@@ -179,6 +221,7 @@ def log_marginal_likelihood_and_gradient(
     noise: Tensor,
     workspace: Workspace,
     *,
+    solver: Cholesky = _CHOLESKY,
     best_mean: bool = False,
 ) -> tuple[float, list[Tensor], float]:
     """log p(y | X), its gradient in closed form, and the jitter that was needed.
@@ -192,6 +235,7 @@ def log_marginal_likelihood_and_gradient(
         X, y: Checked data, shapes (n, d) and (n,).
         noise: Variances with NaN where σ² is to be used, shape (n,).
         workspace: Scratch memory of this fit.
+        solver: How K̂ is factored.
         best_mean: First set the model's m to its most likely value at these other parameters,
             1ᵀK̂⁻¹y / 1ᵀK̂⁻¹1 (generalised least squares). A search then has one variable less, and
             the one that is most entangled with s²; the other gradients stay right, for that of m
@@ -205,7 +249,7 @@ def log_marginal_likelihood_and_gradient(
     K = workspace.buffer("Khat", n, n).copy_(linearised.K)
     learnt, variance = noise.isnan(), model.noise
     K.diagonal().add_(torch.where(learnt, variance, noise))
-    factor = model.solver.factor(K, out=workspace.buffer("L", n, n))
+    factor = solver.factor(K, out=workspace.buffer("L", n, n))
     solved = torch.cholesky_solve(torch.stack([y, torch.ones_like(y)], 1), factor.L)  # (n, 2)
     if best_mean:
         by_y, by_one = solved.sum(0)  # 1ᵀK̂⁻¹y and 1ᵀK̂⁻¹1

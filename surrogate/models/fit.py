@@ -2,28 +2,40 @@
 
 from __future__ import annotations
 
-import math
 import time
 import warnings
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from surrogate.checks import as_matrix, as_noise, as_targets
-from surrogate.models.descent import Minimum, minimise
-from surrogate.models.exact import ExactGP, log_marginal_likelihood_and_gradient
-from surrogate.solvers.cholesky import NotPositiveDefinite
+from surrogate.models.descent import Minimum, follow, minimise
+from surrogate.models.exact import ExactGP
+from surrogate.models.objective import ExactObjective, Parameters, ProductObjective
+from surrogate.operators.kernel import Storage
+from surrogate.solvers.auto import for_fit
+from surrogate.solvers.bbmm import BBMM
+from surrogate.solvers.cholesky import Cholesky
+from surrogate.solvers.inv_quad_logdet import Estimate, certain
 from surrogate.threads import one_thread
-from surrogate.workspace import Workspace
 
 # Above this n one evaluation keeps several cores busy; below, threads only wait for each other.
 _THREADS_PAY_FROM = 1000
 
-_LENGTHSCALE_FACTORS = (1.0, 1 / 4, 1 / 16)
 _FAR = 30.0  # times the units that priors for scaled data expect: a mistake, not an outlier
+
+# A fit by products begins on a subset, exactly, and grows it: steps there cost little, and what
+# they learn of the curvature makes three or four full-size evaluations of twenty.
+_GROW = 4
+_SUBSET = 1000  # most rows of the first subset
+_WHOLE = 128  # below this many, the subset is everything
+# Probes leave an optimum undecided by about p / (2s) nats for p parameters and s of them.
+_UNDECIDED = 0.1  # share of that which a search may leave
+_OTHER_BASIN = 2.0  # change of a log-parameter that more data of the same kind do not explain
+_ROUGH = 1e-2  # nats that a fit of a subset may leave
 
 
 @dataclass(frozen=True)
@@ -32,14 +44,18 @@ class FitReport:
 
     Attributes:
         value: Log marginal likelihood plus log prior density at the parameters found, in nats.
-        log_marginal_likelihood: The first part alone, in nats.
+        likelihood: The first part alone, in nats, with its error bar.
         gradient_norm: Largest slope left, in nats per unit of a log-parameter; parameters held by
             a bound are left out.
         inverse_hessian: Estimated inverse Hessian over the free parameters but the mean, (p, p):
             about their posterior covariance, and what a later warm start begins with. None if not
             a step was taken.
         n: Observations fitted to.
-        evaluations: Likelihood evaluations, over all starts.
+        solver: "cholesky" or "bbmm".
+        reason: Why that solver.
+        evaluations: Likelihood evaluations with all the observations, over all starts.
+        products: Products of K with a block of vectors on the way; 0 by Cholesky.
+        storage: Where K was kept for them: "float64", "float32" or "tiles" (nowhere).
         starts: How many starting points were tried.
         seconds: Wall time.
         jitter: Largest amount added to a diagonal on the way; 0 when nothing was needed.
@@ -48,16 +64,25 @@ class FitReport:
     """
 
     value: float
-    log_marginal_likelihood: float
+    likelihood: Estimate
     gradient_norm: float
     inverse_hessian: np.ndarray | None = field(repr=False)
     n: int
+    solver: str
+    reason: str
     evaluations: int
+    products: int
+    storage: Storage
     starts: int
     seconds: float
     jitter: float
     converged: bool
     message: str
+
+    @property
+    def log_marginal_likelihood(self) -> float:
+        """`likelihood` without its error bar, in nats."""
+        return float(self.likelihood)
 
 
 def fit(
@@ -98,39 +123,208 @@ def fit(
     X = as_matrix("X", X, model.dims)
     y, noise = as_targets("y", y, len(X)), as_noise(noise, len(X))
     _warn_of_scales(model, X, y)
-    began = time.perf_counter()
+    began, n = time.perf_counter(), len(X)
     last = model.report
-    curvature = last.inverse_hessian if last else None
     model = model.clone()
-    if len(X) < 2:
-        model.report = FitReport(
-            0.0, 0.0, 0.0, None, len(X), 0, 0, 0.0, 0.0, True, "fewer than two observations"
-        )
-        return model
-    objective = _Objective(model, X, y, noise)
-    if curvature is not None and len(curvature) != len(objective.low):
-        curvature = None  # other parameters were free then
-    if last is not None and curvature is not None and last.n < len(X):
-        curvature = curvature * (last.n / len(X))  # more data bend the likelihood more
-    with nullcontext() if len(X) >= _THREADS_PAY_FROM else one_thread():
-        starts = objective.starts() if restart else [objective.position()]
-        best, log_likelihood = objective.minimise(starts, curvature, max_evaluations, tolerance)
+    choice = for_fit(model.solver, n)
+    parameters = Parameters(model)
+    if n < 2:
+        found = _nothing(parameters)
+    else:
+        warm = _Warm.of(last, len(parameters.low))
+        limits = _Limits(restart, max_evaluations, tolerance)
+        with _threads(n):
+            if isinstance(choice.solver, Cholesky):
+                found = _exactly(parameters, (X, y, noise), choice.solver, warm, limits)
+            else:
+                found = _by_products(parameters, (X, y, noise), choice.solver, warm, limits)
+    best = found.minimum
     x, g = best.x, best.gradient
-    held = ((x <= objective.low) & (g > 0)) | ((x >= objective.high) & (g < 0))
+    held = ((x <= parameters.low) & (g > 0)) | ((x >= parameters.high) & (g < 0))
     model.report = FitReport(
-        value=-best.value,
-        log_marginal_likelihood=log_likelihood,
+        value=float(found.likelihood) + parameters.log_prior() if n >= 2 else 0.0,
+        likelihood=found.likelihood,
         gradient_norm=float(np.abs(np.where(held, 0.0, g)).max(initial=0.0)),
         inverse_hessian=best.inverse_hessian,
-        n=len(X),
-        evaluations=objective.evaluations,
-        starts=len(starts),
+        n=n,
+        solver=choice.name,
+        reason=choice.reason,
+        evaluations=found.evaluations,
+        products=found.products,
+        storage=found.storage,
+        starts=found.starts,
         seconds=time.perf_counter() - began,
-        jitter=objective.jitter,
+        jitter=found.jitter,
         converged=best.converged,
         message=best.message,
     )
     return model
+
+
+_Data = tuple[Tensor, Tensor, Tensor]  # X, y, noise
+
+
+@dataclass(frozen=True)
+class _Warm:
+    """What an earlier fit left: how many observations it had, and its curvature."""
+
+    n: int
+    inverse_hessian: np.ndarray | None
+
+    @staticmethod
+    def of(report: FitReport | None, p: int) -> _Warm:
+        if report is None:
+            return _Warm(0, None)
+        curvature = report.inverse_hessian
+        if curvature is not None and len(curvature) != p:
+            curvature = None  # other parameters were free then
+        return _Warm(report.n, curvature)
+
+    def at(self, n: int) -> np.ndarray | None:
+        """The curvature to expect with n observations: more data bend the likelihood more."""
+        if self.inverse_hessian is None or self.n >= n:
+            return self.inverse_hessian
+        return self.inverse_hessian * (self.n / n)
+
+
+@dataclass(frozen=True)
+class _Limits:
+    restart: bool
+    max_evaluations: int
+    tolerance: float
+
+
+@dataclass(frozen=True)
+class _Found:
+    minimum: Minimum
+    likelihood: Estimate
+    evaluations: int
+    starts: int
+    jitter: float = 0.0
+    products: int = 0
+    storage: Storage = "float64"
+
+
+def _threads(n: int) -> AbstractContextManager[None]:
+    return nullcontext() if n >= _THREADS_PAY_FROM else one_thread()
+
+
+def _nothing(parameters: Parameters) -> _Found:
+    x = parameters.position()
+    minimum = Minimum(x, 0.0, np.zeros(len(x)), None, 0, True, "fewer than two observations")
+    return _Found(minimum, certain(0.0), 0, 0)
+
+
+def _exactly(
+    parameters: Parameters, data: _Data, solver: Cholesky, warm: _Warm, limits: _Limits
+) -> _Found:
+    """The best of the descents, at which the model is left."""
+    objective = ExactObjective(parameters, *data, solver)
+    starts = [parameters.position()]
+    if limits.restart:
+        best = min(parameters.offered(), key=lambda start: objective(start)[0])
+        differs = np.abs(starts[0] - best).max(initial=0.0) > 1e-3
+        starts = [starts[0], best] if differs else [best]
+    runs = [
+        minimise(
+            objective,
+            x,
+            parameters.low,
+            parameters.high,
+            inverse_hessian=warm.at(len(data[1])) if i == 0 else None,
+            tolerance=limits.tolerance,
+            max_evaluations=limits.max_evaluations,
+        )
+        for i, x in enumerate(starts)
+    ]
+    best = min(runs, key=lambda run: run.value)
+    if not parameters.at(best.x):
+        objective(best.x)  # for its mean
+    likelihood = certain(-best.value - parameters.log_prior())
+    return _Found(best, likelihood, objective.evaluations, len(starts), objective.jitter)
+
+
+def _by_products(
+    parameters: Parameters, data: _Data, options: BBMM, warm: _Warm, limits: _Limits
+) -> _Found:
+    """Exactly on a subset, then by products on larger ones and at last on all, each from the last.
+
+    The first subset guards against a bad basin, by values; the last search is checked by them.
+    """
+    n, x = len(data[1]), parameters.position()
+    order = torch.randperm(n, generator=options.generator())
+    first, *others = _sizes(n)
+    starts, jitter = 1, 0.0
+    if not warm.n or limits.restart:
+        few = order[:first]
+        rough = _Limits(limits.restart, limits.max_evaluations, max(_ROUGH, limits.tolerance))
+        subset = tuple(part[few] for part in data)
+        with _threads(first):
+            found = _exactly(parameters, subset, Cholesky(), warm, rough)
+        starts, jitter = found.starts, found.jitter
+        # Of a warm start, which knows more than the subset does, only a better basin is news.
+        if not warm.n or float(np.abs(found.minimum.x - x).max(initial=0.0)) > _OTHER_BASIN:
+            x, warm = found.minimum.x, _Warm(first, found.minimum.inverse_hessian)
+    undecided = _UNDECIDED * len(x) / (2 * options.probes)
+    for size in others[:-1]:
+        if size > warm.n:
+            some = order[:size]
+            objective = ProductObjective(parameters, *(part[some] for part in data), options)
+            run = _follow(objective, x, warm, size, undecided, limits)
+            x, warm = run.x, _Warm(size, run.inverse_hessian)
+    objective = ProductObjective(parameters, *data, options)
+    before, _ = objective.with_value(x)
+    prior_before = parameters.log_prior()
+    run = _follow(objective, x, warm, n, undecided, limits)
+    after, gradient = objective.with_value(run.x)
+    converged, message = run.converged, run.message
+    if after.upper + parameters.log_prior() < before.lower + prior_before:
+        # Slopes alone can lead over a ridge into a lower valley.
+        after, gradient = objective.with_value(x)
+        converged, message = False, "the search by slopes went astray; its start is better"
+    else:
+        x = run.x
+    minimum = Minimum(
+        x, -float(after), gradient, run.inverse_hessian, run.evaluations, converged, message
+    )
+    return _Found(
+        minimum,
+        after,
+        objective.evaluations,
+        starts,
+        jitter,
+        objective.products,
+        objective.storage or "tiles",
+    )
+
+
+def _follow(
+    objective: ProductObjective,
+    x: np.ndarray,
+    warm: _Warm,
+    n: int,
+    undecided: float,
+    limits: _Limits,
+) -> Minimum:
+    return follow(
+        objective,
+        x,
+        objective.parameters.low,
+        objective.parameters.high,
+        inverse_hessian=warm.at(n),
+        tolerance=max(limits.tolerance, undecided),
+        max_evaluations=limits.max_evaluations,
+    )
+
+
+def _sizes(n: int) -> list[int]:
+    """How many rows are fitted to, one size after another; the last is n."""
+    if n < _WHOLE:
+        return [n, n]
+    sizes = [n, -(-n // _GROW)]
+    while sizes[-1] > _SUBSET:
+        sizes.append(-(-sizes[-1] // _GROW))
+    return sizes[::-1]
 
 
 class UnscaledData(UserWarning):
@@ -152,95 +346,3 @@ def _warn_of_scales(model: ExactGP, X: Tensor, y: Tensor) -> None:
         )
 
 
-class _Objective:
-    """-(log likelihood + log prior) as a function of the free entries of one flat vector.
-
-    The flat vector is [log kernel parameters …, log σ², m]. m is never among the free entries: it
-    is either frozen or, at every evaluation, the most likely one.
-    """
-
-    def __init__(self, model: ExactGP, X: Tensor, y: Tensor, noise: Tensor) -> None:
-        self._model, self._data = model, (X, y, noise)
-        parameters = [*model.kernel.parameters(), model.log_noise, model.constant]
-        self._flat = _flatten(parameters)
-        self._priors = model.log_priors()
-        self._workspace = Workspace()
-        self._free = np.concatenate([np.full(p.numel(), p.requires_grad) for p in parameters])
-        self._best_mean, self._free[-1] = bool(self._free[-1]), False
-        self.low = self._priors.low[self._free[:-1]]
-        self.high = self._priors.high[self._free[:-1]]
-        start = self._priors.start
-        self._prior_start = np.where(np.isnan(start), self._flat[:-1], start)[self._free[:-1]]
-        self._lengthscales = np.array(model.is_lengthscale())[self._free[:-1]]
-        self.evaluations, self.jitter = 0, 0.0
-
-    def position(self) -> np.ndarray:
-        """Where the model stands, moved inside the bounds."""
-        return np.clip(self._flat[self._free], self.low, self.high)
-
-    def starts(self) -> list[np.ndarray]:
-        """Where the model stands, and the likeliest of the starts the priors offer."""
-        here = self.position()
-        offered = []
-        for factor in _LENGTHSCALE_FACTORS:
-            start = self._prior_start + math.log(factor) * self._lengthscales
-            offered.append(np.clip(start, self.low, self.high))
-        best = min(offered, key=lambda start: self(start)[0])
-        differs = np.abs(here - best).max(initial=0.0) > 1e-3
-        return [here, best] if differs else [best]
-
-    def _write(self, free: np.ndarray) -> None:
-        """Move the model to these values of its free parameters."""
-        self._flat[self._free] = free
-
-    def __call__(self, free: np.ndarray) -> tuple[float, np.ndarray]:
-        self.evaluations += 1
-        self._write(free)
-        try:
-            value, gradients, jitter = log_marginal_likelihood_and_gradient(
-                self._model, *self._data, self._workspace, best_mean=self._best_mean
-            )
-        except NotPositiveDefinite:
-            # Far out in the box; the line search backs away.
-            return math.inf, np.zeros(len(free))
-        self.jitter = max(self.jitter, jitter)
-        prior, prior_gradient = self._priors.log_density(self._flat[:-1])
-        gradient = torch.cat([g.reshape(-1) for g in gradients]).numpy()
-        gradient[:-1] += prior_gradient
-        return -(value + prior), -gradient[self._free]
-
-    def minimise(
-        self,
-        starts: list[np.ndarray],
-        curvature: np.ndarray | None,
-        max_evaluations: int,
-        tolerance: float,
-    ) -> tuple[Minimum, float]:
-        """The best of the descents, at which the model is left, and its log likelihood."""
-        runs = [
-            minimise(
-                self,
-                x,
-                self.low,
-                self.high,
-                inverse_hessian=curvature if i == 0 else None,
-                tolerance=tolerance,
-                max_evaluations=max_evaluations,
-            )
-            for i, x in enumerate(starts)
-        ]
-        best = min(runs, key=lambda run: run.value)
-        if not np.array_equal(self._flat[self._free], best.x):
-            self(best.x)  # for its mean
-        prior, _ = self._priors.log_density(self._flat[:-1])
-        return best, -best.value - prior
-
-
-def _flatten(parameters: list[nn.Parameter]) -> np.ndarray:
-    """One vector that the parameters are views of: what is written into it, they have."""
-    flat = torch.cat([p.detach().reshape(-1) for p in parameters])
-    offset = 0
-    for p in parameters:
-        p.data = flat[offset : offset + p.numel()].view(p.shape)
-        offset += p.numel()
-    return flat.numpy()

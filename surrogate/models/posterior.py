@@ -60,7 +60,7 @@ class Posterior:
         with torch.no_grad():
             X, y, noise = X.clone(), y.clone(), noise.clone()
             K = model.kernel.linearise(X, X).K + model.noise_variances(noise).diag()
-            cache = PredictiveCache(model.solver.factor(K), y - model.constant)
+            cache = PredictiveCache(Cholesky().factor(K), y - model.constant)
         return Posterior(model, X, y, noise, cache)
 
     def __repr__(self) -> str:

@@ -1,0 +1,221 @@
+"""What a fit maximises, as functions of one flat vector of log-parameters."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from surrogate.models.covariance import storage_for
+from surrogate.models.exact import ExactGP, log_marginal_likelihood_and_gradient
+from surrogate.operators.basic import Diagonal
+from surrogate.operators.kernel import KernelOperator, Storage
+from surrogate.solvers.bbmm import BBMM
+from surrogate.solvers.cholesky import Cholesky, NotPositiveDefinite
+from surrogate.solvers.inv_quad_logdet import Estimate, InvQuadLogdet, Probes, inv_quad_logdet
+from surrogate.solvers.preconditioners import Preconditioner, Structure
+from surrogate.workspace import Workspace
+
+_LENGTHSCALE_FACTORS = (1.0, 1 / 4, 1 / 16)
+
+# A preconditioner serves until a parameter has changed by this factor, its pivots and clusters
+# until one has changed by the second: probes and guesses stay good as long as P does.
+_SAME_P = math.log(1.5)
+_SAME_STRUCTURE = math.log(2.5)
+
+
+class Parameters:
+    """A model's parameters as one flat vector [log kernel parameters …, log σ², m], and its priors.
+
+    m is never among the free entries: it is either frozen or, at every evaluation, the most
+    likely one.
+
+    Args:
+        model: Whose parameters become views of the flat vector.
+    """
+
+    def __init__(self, model: ExactGP) -> None:
+        self.model = model
+        parameters = [*model.kernel.parameters(), model.log_noise, model.constant]
+        self._flat = _flatten(parameters)
+        self._priors = model.log_priors()
+        self._free = np.concatenate([np.full(p.numel(), p.requires_grad) for p in parameters])
+        self.best_mean, self._free[-1] = bool(self._free[-1]), False
+        self.low = self._priors.low[self._free[:-1]]
+        self.high = self._priors.high[self._free[:-1]]
+        start = self._priors.start
+        self._prior_start = np.where(np.isnan(start), self._flat[:-1], start)[self._free[:-1]]
+        self._lengthscales = np.array(model.is_lengthscale())[self._free[:-1]]
+
+    def position(self) -> np.ndarray:
+        """Where the model stands, moved inside the bounds."""
+        return np.clip(self._flat[self._free], self.low, self.high)
+
+    def offered(self) -> list[np.ndarray]:
+        """Where the priors would start: with their lengthscales, and with shorter ones."""
+        return [
+            np.clip(self._prior_start + math.log(factor) * self._lengthscales, self.low, self.high)
+            for factor in _LENGTHSCALE_FACTORS
+        ]
+
+    def move(self, free: np.ndarray) -> None:
+        """Move the model to these values of its free parameters."""
+        self._flat[self._free] = free
+
+    def at(self, free: np.ndarray) -> bool:
+        """Whether the model stands there."""
+        return np.array_equal(self._flat[self._free], free)
+
+    def log_prior(self) -> float:
+        """Log prior density where the model stands."""
+        return self._priors.log_density(self._flat[:-1])[0]
+
+    def add_prior(self, gradients: list[Tensor]) -> tuple[float, np.ndarray]:
+        """Log prior density, and the gradient of posterior density in the free parameters.
+
+        Args:
+            gradients: Of log p(y) in kernel.parameters(), log σ² and m.
+        """
+        prior, prior_gradient = self._priors.log_density(self._flat[:-1])
+        gradient = torch.cat([g.reshape(-1) for g in gradients]).numpy()
+        gradient[:-1] += prior_gradient
+        return prior, gradient[self._free]
+
+
+class ExactObjective:
+    """-(log likelihood + log prior) by a Cholesky factor, with its gradient."""
+
+    def __init__(
+        self, parameters: Parameters, X: Tensor, y: Tensor, noise: Tensor, solver: Cholesky
+    ) -> None:
+        self.parameters, self._data, self._solver = parameters, (X, y, noise), solver
+        self._workspace = Workspace()
+        self.evaluations, self.jitter = 0, 0.0
+
+    def __call__(self, free: np.ndarray) -> tuple[float, np.ndarray]:
+        self.evaluations += 1
+        self.parameters.move(free)
+        try:
+            value, gradients, jitter = log_marginal_likelihood_and_gradient(
+                self.parameters.model,
+                *self._data,
+                self._workspace,
+                solver=self._solver,
+                best_mean=self.parameters.best_mean,
+            )
+        except NotPositiveDefinite:
+            # Far out in the box; the line search backs away.
+            return math.inf, np.zeros(len(free))
+        self.jitter = max(self.jitter, jitter)
+        prior, gradient = self.parameters.add_prior(gradients)
+        return -(value + prior), -gradient
+
+
+class ProductObjective:
+    """The gradient of -(log likelihood + log prior), by products with K.
+
+    With probes made of the same random numbers throughout, it is a smooth function of the
+    parameters, and the same at each call. Each solve starts from the one before.
+
+    Args:
+        parameters: Of the model.
+        X, y: Checked data, shapes (n, d) and (n,).
+        noise: Variances with NaN where σ² is to be used, shape (n,).
+        options: Tolerances, probes, storage.
+    """
+
+    def __init__(
+        self, parameters: Parameters, X: Tensor, y: Tensor, noise: Tensor, options: BBMM
+    ) -> None:
+        self.parameters, self._options = parameters, options
+        self._X, self._y, self._noise = X, y, noise
+        self.storage: Storage | None = None
+        self._workspace = Workspace()
+        self._structure: tuple[np.ndarray, Structure] | None = None
+        self._probes: tuple[np.ndarray, Preconditioner, Probes] | None = None
+        self._guess: Tensor | None = None
+        self._known: tuple[np.ndarray, np.ndarray] | None = None  # where it was last asked
+        self.evaluations, self.products = 0, 0
+
+    def __call__(self, free: np.ndarray) -> np.ndarray:
+        """Gradient at these values of the free parameters."""
+        if self._known is not None and np.array_equal(self._known[0], free):
+            return self._known[1]
+        K, noise = self._covariance(free)
+        return self._gradient(K, self._solve(K, noise, free))
+
+    def with_value(self, free: np.ndarray) -> tuple[Estimate, np.ndarray]:
+        """Log likelihood, and the gradient, from a solve that starts afresh and goes further."""
+        K, noise = self._covariance(free)
+        self._probes = None  # log|K̂| is told the better, the closer P is
+        solved = self._solve(K, noise, free, afresh=True)
+        estimate = solved.log_marginal_likelihood()
+        gradient = self._gradient(K, solved)
+        self._known = free.copy(), gradient
+        return estimate, gradient
+
+    def _covariance(self, free: np.ndarray) -> tuple[KernelOperator, Tensor]:
+        self.evaluations += 1
+        self.parameters.move(free)
+        model = self.parameters.model
+        noise = model.noise_variances(self._noise).detach()
+        storage = storage_for(model.kernel, self._X, noise, self._options)
+        if storage != self.storage:
+            self.storage, self._workspace = storage, Workspace()  # the other one would stay
+        return KernelOperator(model.kernel, self._X, storage=storage, workspace=self._workspace), noise
+
+    def _solve(
+        self, K: KernelOperator, noise: Tensor, free: np.ndarray, *, afresh: bool = False
+    ) -> InvQuadLogdet:
+        preconditioner, probes = self._preconditioned(K, noise, free)
+        solved = inv_quad_logdet(
+            K + Diagonal(noise),
+            preconditioner,
+            probes,
+            self._y,
+            mean=None if self.parameters.best_mean else float(self.parameters.model.mean.detach()),
+            guess=None if afresh else self._guess,
+            tolerance=self._options.training_tolerance,
+            max_steps=self._options.max_steps,
+            lanczos=afresh,
+        )
+        self.parameters.model.constant.data.fill_(solved.mean)
+        self._guess = solved.solved
+        self.products += solved.info.products
+        return solved
+
+    def _gradient(self, K: KernelOperator, solved: InvQuadLogdet) -> np.ndarray:
+        A, B = solved.bilinear
+        by_noise = ((A * B).sum(1) * torch.where(self._noise.isnan(), self._variance(), 0.0)).sum()
+        gradients = [*K.pullback(A, B), by_noise, solved.alpha.sum()]
+        return -self.parameters.add_prior(gradients)[1]
+
+    def _variance(self) -> Tensor:
+        return self.parameters.model.noise.detach()
+
+    def _preconditioned(
+        self, K: KernelOperator, noise: Tensor, free: np.ndarray
+    ) -> tuple[Preconditioner, Probes]:
+        """P and the probes drawn with it, those of earlier parameters while they serve."""
+        if self._probes is None or _moved(self._probes[0], free) > _SAME_P:
+            if self._structure is None or _moved(self._structure[0], free) > _SAME_STRUCTURE:
+                self._structure = free.copy(), self._options.structure(K, noise)
+            preconditioner = Preconditioner(K, noise, self._structure[1])
+            self._probes = free.copy(), preconditioner, Probes.draw(preconditioner, self._options)
+        return self._probes[1:]
+
+
+def _moved(before: np.ndarray, now: np.ndarray) -> float:
+    return float(np.abs(now - before).max(initial=0.0))
+
+
+def _flatten(parameters: list[nn.Parameter]) -> np.ndarray:
+    """One vector that the parameters are views of: what is written into it, they have."""
+    flat = torch.cat([p.detach().reshape(-1) for p in parameters])
+    offset = 0
+    for p in parameters:
+        p.data = flat[offset : offset + p.numel()].view(p.shape)
+        offset += p.numel()
+    return flat.numpy()

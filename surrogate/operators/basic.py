@@ -1,0 +1,134 @@
+"""Operators made of a matrix, of a diagonal, and of other operators."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from surrogate.operators.base import LinearOperator
+
+
+class Dense(LinearOperator):
+    """A symmetric matrix, stored.
+
+    Args:
+        A: Shape (n, n).
+
+    Raises:
+        ValueError: If it is not square.
+    """
+
+    def __init__(self, A: Tensor) -> None:
+        if A.ndim != 2 or A.shape[0] != A.shape[1]:
+            raise ValueError(f"A must be square, shape (n, n); got {tuple(A.shape)}.")
+        self.A, self.n = A, len(A)
+
+    def matmul(self, V: Tensor) -> Tensor:
+        return (V.mT @ self.A).mT
+
+    def diagonal(self) -> Tensor:
+        return self.A.diagonal()
+
+    def rows(self, index: Tensor) -> Tensor:
+        return self.A[index]
+
+
+class Diagonal(LinearOperator):
+    """A diagonal matrix.
+
+    Args:
+        values: Its diagonal, shape (n,).
+
+    Raises:
+        ValueError: If it is not a vector.
+    """
+
+    def __init__(self, values: Tensor) -> None:
+        if values.ndim != 1:
+            raise ValueError(f"values must have shape (n,); got {tuple(values.shape)}.")
+        self.values, self.n = values, len(values)
+
+    def matmul(self, V: Tensor) -> Tensor:
+        return (V.mT * self.values).mT
+
+    def diagonal(self) -> Tensor:
+        return self.values
+
+    def rows(self, index: Tensor) -> Tensor:
+        rows = self.values.new_zeros(len(index), self.n)
+        rows[torch.arange(len(index)), index] = self.values[index]
+        return rows
+
+    def blocks(self, index: Tensor) -> Tensor:
+        return torch.diag_embed(self.values[index])
+
+
+class SumOperator(LinearOperator):
+    """A + B.
+
+    Raises:
+        ValueError: If they differ in size.
+    """
+
+    def __init__(self, first: LinearOperator, second: LinearOperator) -> None:
+        if first.n != second.n:
+            raise ValueError(f"operators of sizes {first.n} and {second.n} cannot be added.")
+        self.first, self.second, self.n = first, second, first.n
+
+    def matmul(self, V: Tensor) -> Tensor:
+        return self.first.matmul(V) + self.second.matmul(V)
+
+    def diagonal(self) -> Tensor:
+        return self.first.diagonal() + self.second.diagonal()
+
+    def rows(self, index: Tensor) -> Tensor:
+        return self.first.rows(index) + self.second.rows(index)
+
+    def blocks(self, index: Tensor) -> Tensor:
+        return self.first.blocks(index) + self.second.blocks(index)
+
+    @property
+    def coordinates(self) -> Tensor | None:
+        parts = [self.first.coordinates, self.second.coordinates]
+        known = [part for part in parts if part is not None]
+        return torch.cat(known, dim=1) if known else None
+
+    @property
+    def precise(self) -> LinearOperator:
+        first, second = self.first.precise, self.second.precise
+        same = first is self.first and second is self.second
+        return self if same else SumOperator(first, second)
+
+
+class ScaledOperator(LinearOperator):
+    """s·A with s ≥ 0.
+
+    Raises:
+        ValueError: If s is negative or not finite.
+    """
+
+    def __init__(self, scale: float | Tensor, operator: LinearOperator) -> None:
+        if not (0 <= float(scale) < float("inf")):
+            raise ValueError(f"scale must be finite and at least 0; got {float(scale)}.")
+        self.scale, self.operator, self.n = scale, operator, operator.n
+
+    def matmul(self, V: Tensor) -> Tensor:
+        return self.scale * self.operator.matmul(V)
+
+    def diagonal(self) -> Tensor:
+        return self.scale * self.operator.diagonal()
+
+    def rows(self, index: Tensor) -> Tensor:
+        return self.scale * self.operator.rows(index)
+
+    def blocks(self, index: Tensor) -> Tensor:
+        return self.scale * self.operator.blocks(index)
+
+    @property
+    def coordinates(self) -> Tensor | None:
+        return self.operator.coordinates
+
+    @property
+    def precise(self) -> LinearOperator:
+        inner = self.operator.precise
+        return self if inner is self.operator else ScaledOperator(self.scale, inner)

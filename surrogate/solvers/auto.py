@@ -1,0 +1,72 @@
+"""Which solver for how many observations: measured, in one place."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from surrogate.solvers.bbmm import BBMM
+from surrogate.solvers.cholesky import Cholesky
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A solver, and why it.
+
+    Attributes:
+        solver: Cholesky or BBMM, with its options.
+        reason: In words.
+    """
+
+    solver: Cholesky | BBMM
+    reason: str
+
+    @property
+    def name(self) -> str:
+        """\"cholesky\" or \"bbmm\"."""
+        return type(self.solver).__name__.lower()
+
+
+@dataclass(frozen=True)
+class Auto:
+    """Cholesky while it is the cheaper, BBMM from there on.
+
+    A fit evaluates the likelihood ten times and more, a posterior factors K̂ once and then answers
+    each question in n² operations: so the two change over at different sizes.
+
+    Attributes:
+        fit_from: Observations from which a fit works by products.
+        predict_from: The same for what a posterior keeps.
+        cholesky: Below.
+        bbmm: From there on.
+    """
+
+    fit_from: int = 2000
+    predict_from: int = 10_000
+    cholesky: Cholesky = field(default_factory=Cholesky)
+    bbmm: BBMM = field(default_factory=BBMM)
+
+    def for_fit(self, n: int) -> Choice:
+        """The solver that fits n observations."""
+        return self._choose(n, self.fit_from)
+
+    def for_prediction(self, n: int) -> Choice:
+        """The solver behind a posterior of n observations."""
+        return self._choose(n, self.predict_from)
+
+    def _choose(self, n: int, limit: int) -> Choice:
+        if n < limit:
+            return Choice(self.cholesky, f"{n} observations, below the {limit} from which products pay")
+        return Choice(self.bbmm, f"{n} observations, at or above the {limit} from which products pay")
+
+
+Solver = Cholesky | BBMM | Auto
+
+
+def for_fit(solver: Solver, n: int) -> Choice:
+    """What fits n observations under a solver given by the user."""
+    return solver.for_fit(n) if isinstance(solver, Auto) else Choice(solver, "as asked")
+
+
+def for_prediction(solver: Solver, n: int) -> Choice:
+    """What stands behind a posterior of n observations under a solver given by the user."""
+    return solver.for_prediction(n) if isinstance(solver, Auto) else Choice(solver, "as asked")
