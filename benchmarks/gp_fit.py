@@ -20,6 +20,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
+from contextlib import nullcontext
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -56,8 +57,8 @@ def work(task: dict, python: str, options: argparse.Namespace, limit: float | No
     """
     environment = os.environ | dict.fromkeys(_THREADS, str(options.threads))
     command = [python, str(HERE / "gp_fit_worker.py"), json.dumps(task)]
-    log = options.log.open("a") if options.log else subprocess.DEVNULL
-    with tempfile.TemporaryFile("w+") as answers:
+    log_file = options.log.open("a") if options.log else nullcontext(subprocess.DEVNULL)
+    with log_file as log, tempfile.TemporaryFile("w+") as answers:
         child = subprocess.Popen(command, stdout=answers, stderr=log, env=environment)
         try:
             child.wait(limit)
@@ -146,7 +147,9 @@ def shortened(value):
     return [shortened(v) for v in value] if isinstance(value, list) else value
 
 
-def campaign(tasks: list[dict], results: Results, options: argparse.Namespace, growth: bool):
+def campaign(
+    tasks: list[dict], results: Results, options: argparse.Namespace, growth: bool
+) -> None:
     """Do the tasks that have no result yet, each fit between two timings of a Cholesky."""
     finished = {
         which

@@ -8,6 +8,7 @@ the library's own calls: imports, data and a small first fit are not timed.
 import dataclasses
 import json
 import os
+import re
 import resource
 import sys
 import time
@@ -378,7 +379,8 @@ def main() -> None:
         {"fit": do_fit, "judge": do_judge, "cholesky": do_cholesky}[task["do"]](task, answer)
     except Exception as error:  # told to the parent, which records it
         traceback.print_exc()
-        answer(error=f"{type(error).__name__}: {error}".splitlines()[0][:300])
+        text = re.sub(r"(/[^/\s]+)+/", "", str(error))  # results name no folders
+        answer(error=f"{type(error).__name__}: {text}".splitlines()[0][:200])
 
 
 if __name__ == "__main__":

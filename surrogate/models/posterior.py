@@ -11,13 +11,19 @@ from torch.autograd.function import once_differentiable
 
 from surrogate.checks import as_matrix, as_noise, as_targets
 from surrogate.kernels.base import Linearised
-from surrogate.models.cache import PredictiveCache
+from surrogate.models.cache import Cache, CholeskyCache, Explained
 from surrogate.models.exact import ExactGP
 from surrogate.models.paths import SamplePaths
+from surrogate.models.products import ProductCache
+from surrogate.operators.kernel import Storage
+from surrogate.solvers.auto import for_prediction
+from surrogate.solvers.base import SolveInfo
+from surrogate.solvers.bbmm import BBMM
 from surrogate.solvers.cholesky import Cholesky
 
 # Variances are never below this fraction of the prior variance: what is smaller is rounding.
 _RELATIVE_FLOOR = 1e-14
+_CHUNK = 2**23  # covariances of test points with the data computed at once: 64 MiB
 
 
 @dataclass(frozen=True)
@@ -25,14 +31,23 @@ class PosteriorInfo:
     """How the linear algebra behind a posterior was done.
 
     Attributes:
-        solver: Its name.
+        solver: "cholesky" or "bbmm".
+        reason: Why that one.
         n: Observations conditioned on.
         jitter: What had to be added to the diagonal of K̂ to factor it, in units of y squared.
+        weights: How the solve for α went; None where it was exact.
+        rank: Columns of the cached root of K̂⁻¹; n where it is exact, 0 before it was needed.
+        storage: Where K is kept for products: "float64", "float32" or "tiles" (nowhere); None
+            where it is not.
     """
 
     solver: str
+    reason: str
     n: int
     jitter: float
+    weights: SolveInfo | None = None
+    rank: int = 0
+    storage: Storage | None = None
 
 
 class Posterior:
@@ -49,27 +64,39 @@ class Posterior:
     """
 
     def __init__(
-        self, model: ExactGP, X: Tensor, y: Tensor, noise: Tensor, cache: PredictiveCache
+        self, model: ExactGP, X: Tensor, y: Tensor, noise: Tensor, cache: Cache, reason: str
     ) -> None:
         self.model, self.X, self.y, self.noise, self._cache = model, X, y, noise, cache
+        self._reason = reason
 
     @staticmethod
     def of(model: ExactGP, X: Tensor, y: Tensor, noise: Tensor) -> Posterior:
         """Condition on checked data; use `ExactGP.condition`, which checks."""
         model = model.clone().requires_grad_(False)
+        choice = for_prediction(model.solver, len(X))
         with torch.no_grad():
             X, y, noise = X.clone(), y.clone(), noise.clone()
-            K = model.kernel.linearise(X, X).K + model.noise_variances(noise).diag()
-            cache = PredictiveCache(Cholesky().factor(K), y - model.constant)
-        return Posterior(model, X, y, noise, cache)
+            variances, residual = model.noise_variances(noise), y - model.constant
+            if isinstance(choice.solver, BBMM):
+                cache = ProductCache(choice.solver, model.kernel, X, variances, residual)
+            else:
+                K = model.kernel.linearise(X, X).K
+                K.diagonal().add_(variances)
+                cache = CholeskyCache(choice.solver.factor(K), residual)
+        return Posterior(model, X, y, noise, cache, choice.reason)
 
     def __repr__(self) -> str:
         return f"Posterior(n={len(self.y)}, d={self.X.shape[-1]})"
 
     @property
     def info(self) -> PosteriorInfo:
-        """Solver, size and jitter."""
-        return PosteriorInfo("cholesky", len(self.y), self._cache.factor.jitter)
+        """How the linear algebra was done, and how well."""
+        cache, n = self._cache, len(self.y)
+        if isinstance(cache, ProductCache):
+            rank = cache.root.rank if "root" in cache.__dict__ else 0
+            storage = cache.K.storage
+            return PosteriorInfo("bbmm", self._reason, n, 0.0, cache.info, rank, storage)
+        return PosteriorInfo("cholesky", self._reason, n, cache.factor.jitter, rank=n)
 
     def marginals(self, X: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and standard deviation of f, noise not included, at each x by itself.
@@ -87,7 +114,9 @@ class Posterior:
         if flat.requires_grad and torch.is_grad_enabled():
             mean, std = _Marginals.apply(flat, self)
         else:
-            mean, std, _ = self.linearise(flat)
+            rows = max(1, _CHUNK // max(len(self.y), 1))
+            parts = [self.linearise(part)[:2] for part in flat.split(rows)]
+            mean, std = (torch.cat(column) for column in zip(*parts, strict=True))
         return mean.reshape(X.shape[:-1]), std.reshape(X.shape[:-1])
 
     def linearise(self, X: Tensor) -> tuple[Tensor, Tensor, Pullback]:
@@ -105,11 +134,36 @@ class Posterior:
             linearised = model.kernel.linearise(X, self.X)
             k = linearised.K  # (m, n)
             mean = model.constant + k @ cache.alpha
-            v = k @ cache.inverse_root.T  # (m, n): ‖v‖² is what the data explain
+            explained = cache.explain(k, prior)
             floor = prior * _RELATIVE_FLOOR
-            variance = torch.maximum(prior - v.square().sum(-1), floor)
+            variance = torch.maximum(prior - explained.amount, floor)
             std = variance.sqrt()
-        return mean, std, Pullback(self, X, linearised, v, std, variance > floor)
+        return mean, std, Pullback(self, X, linearised, explained, std, variance > floor)
+
+    def variance_bounds(self, X: Tensor) -> tuple[Tensor, Tensor]:
+        """Two numbers that the variance of f at each x is certainly between, rounding apart.
+
+        One and the same where the solver is exact; `marginals` returns the root of the upper one.
+
+        Args:
+            X: Shape (..., d).
+
+        Returns:
+            Lower and upper bound, each of shape (...).
+        """
+        X = self._points(X)
+        flat = X.reshape(-1, X.shape[-1])
+        lower, upper = flat.new_empty(len(flat)), flat.new_empty(len(flat))
+        rows = max(1, _CHUNK // max(len(self.y), 1))
+        with torch.no_grad():
+            for some in torch.arange(len(flat)).split(rows):
+                prior = self.model.kernel.diagonal(flat[some])
+                k = self.model.kernel(flat[some], self.X)
+                explained = self._cache.explain(k, prior)
+                floor = prior * _RELATIVE_FLOOR
+                upper[some] = torch.maximum(prior - explained.amount, floor)
+                lower[some] = torch.maximum(upper[some] - explained.short, torch.zeros_like(floor))
+        return lower.reshape(X.shape[:-1]), upper.reshape(X.shape[:-1])
 
     def joint(self, X: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and covariance of f over each group of q points; differentiable in X.
@@ -128,8 +182,7 @@ class Posterior:
             )
         model, cache = self.model, self._cache
         k = model.kernel(X, self.X)  # (..., q, n)
-        v = k @ cache.inverse_root.T
-        covariance = model.kernel(X, X) - v @ v.transpose(-1, -2)
+        covariance = model.kernel(X, X) - cache.quadratic(k)
         return model.constant + k @ cache.alpha, covariance
 
     def sample(self, X: Tensor, count: int, generator: torch.Generator) -> Tensor:
@@ -155,7 +208,7 @@ class Posterior:
 
     def solve(self, B: Tensor) -> Tensor:
         """Return K̂⁻¹B for B (n, t)."""
-        return self._cache.factor.solve(B)
+        return self._cache.solve(B)
 
     def noise_variances(self) -> Tensor:
         """Noise variance of each observation, shape (n,)."""
@@ -174,10 +227,12 @@ class Posterior:
         with torch.no_grad():
             K12 = self.model.kernel(self.X, X)
             K22 = self.model.kernel.linearise(X, X).K + self.model.noise_variances(noise).diag()
-            cache = self._cache.append(K12, K22, y - self.model.constant)
+            residual = y - self.model.constant
             X, y = torch.cat([self.X, X]), torch.cat([self.y, y])
             noise = torch.cat([self.noise, noise])
-        return Posterior(self.model, X, y, noise, cache)
+            variances = self.model.noise_variances(noise)
+            cache = self._cache.append(K12, K22, residual, X, variances)
+        return Posterior(self.model, X, y, noise, cache, self._reason)
 
     def leave_one_out(self) -> tuple[Tensor, Tensor]:
         """Prediction of each y_i, noise included, from all the others: mean and std, each (n,).
@@ -187,7 +242,7 @@ class Posterior:
         Source: Rasmussen & Williams (2006), eq. 5.12. The parameters stay those of the full fit.
         """
         with torch.no_grad():
-            precision = self._cache.inverse_root.square().sum(0)  # diagonal of K̂⁻¹
+            precision = self._cache.precisions()
             return self.y - self._cache.alpha / precision, precision.rsqrt()
 
     def _points(self, X: Tensor) -> Tensor:
@@ -207,16 +262,16 @@ class Pullback:
     posterior: Posterior
     X: Tensor
     linearised: Linearised
-    v: Tensor
+    explained: Explained
     std: Tensor
     free: Tensor  # where the variance is not held by its floor
 
     def __call__(self, by_mean: Tensor, by_std: Tensor) -> Tensor:
         """Gradient in X, shape (m, d), of a loss with these gradients in mean and std (m,)."""
         cache = self.posterior._cache
-        # std² = k(x, x) - ‖v‖²
-        w = torch.where(self.free, by_std / self.std, 0.0)  # -2 ∂loss/∂‖v‖², (m,)
-        G = by_mean.unsqueeze(-1) * cache.alpha - w.unsqueeze(-1) * (self.v @ cache.inverse_root)
+        # std² = k(x, x) - kᵀK̂⁻¹k
+        w = torch.where(self.free, by_std / self.std, 0.0)  # -2 ∂loss/∂(kᵀK̂⁻¹k), (m,)
+        G = by_mean.unsqueeze(-1) * cache.alpha - w.unsqueeze(-1) * self.explained.weights()
         gradient = self.linearised.inputs(G)
         with torch.enable_grad():
             X = self.X.detach().requires_grad_(True)

@@ -12,16 +12,20 @@ from torch import Tensor
 from surrogate.checks import check_finite
 from surrogate.operators.base import LinearOperator
 from surrogate.solvers.base import NotConverged, SolveInfo
-from surrogate.solvers.cholesky import NotPositiveDefinite
+from surrogate.solvers.cholesky import Cholesky, NotPositiveDefinite
 
 # Steps between two looks at the true residual where products are inexact: in float32 the
 # recursion's own has lost it after about twice as many.
 _CHECK_EVERY = 12
+_DRIFTED = 1.1  # times what the recursion says: the true residual is then another one
 _PATIENCE = 3  # looks in a row that find nothing gained end a solve: rounding has the last word
 _GAINED = 0.9  # of the smallest residual seen, below which something was
 # Directions of the residual block below this share of it are rounding, and leave the block.
 _DEPENDENT = 1e-12
-_NEGLIGIBLE = 1e-14  # the same for the energies of the search directions
+# Products are off by about this, relative to |K| |v|: energies below that are rounding.
+_EXACT, _INEXACT = 1e-14, 1e-6
+# Rows of T, whose eigenvectors are computed: 1500 take a second.
+_MOST = 1500
 
 
 class Preconditioning(Protocol):
@@ -34,7 +38,7 @@ class Preconditioning(Protocol):
 
 @dataclass
 class BlockLanczos:
-    """T = Vᵀ P^(-1/2) K P^(-1/2) V, block tridiagonal, in an orthonormal basis V of n columns or less.
+    """T = Vᵀ P^(-1/2) K P^(-1/2) V, block tridiagonal, V orthonormal with n columns or fewer.
 
     P^(-1/2) B lies in the span of the first block of V, so that bᵀ P^(-1/2) f(·) P^(-1/2) b is
     found from f(T): see `surrogate.solvers.quadrature`.
@@ -83,20 +87,20 @@ def mbcg(
     """Solve K U = B for all columns at once by preconditioned block conjugate gradients.
 
     Each step multiplies K with one (n, t) block and improves every column by what any of them
-    learnt: with t = 17 in about half the steps of 17 separate runs. The residual is kept as Q φ
-    with orthonormal Q; directions that only rounding tells apart leave the block, so columns that
-    converge early, coincide or vanish do no harm. A column is done when its residual is at most
-    `tolerance` times its own norm, by a product with the solution itself: at the end always, and
-    along the way where products are inexact. All small algebra is in float64.
+    learnt: with t = 17 in about half the steps of 17 separate runs. A column is done when its
+    residual is at most `tolerance` times its own norm, by a product with the solution itself: at
+    the end always, and along the way where products are inexact. Where rounding allows no more, the
+    solve stops and returns the most accurate solution it had. All small algebra is in float64.
 
-    Source: Dubrulle (2001), Retooling the method of block conjugate gradients, ETNA 12, 216-233
-    (QR of the residual block), with a preconditioner, a warm start and deflation.
+    Source: Dubrulle (2001), Retooling the method of block conjugate gradients (QR of the residual
+    block); here with a preconditioner, a warm start and deflation.
 
     Args:
         operator: K, symmetric positive definite.
-        B: Right-hand sides, shape (n, t), float64.
+        B: Right-hand sides, shape (n, t).
         preconditioner: P ≈ K.
-        guess: Where to start from, shape (n, t); zero unless given.
+        guess: Where to start from, shape (n, t); zero unless given. The start is the combination
+            of its columns that comes closest to each solution, so a bad one does no harm.
         tolerance: Relative residual to reach in every column.
         max_steps: Most iterations.
         refine: Whether the true residual is computed by `operator.precise`, which takes the
@@ -108,161 +112,123 @@ def mbcg(
         ValueError: If shapes do not match or numbers are not finite.
         NotPositiveDefinite: If K or P turns out not to be.
     """
-    _check(operator, B, guess, lanczos)
-    t = B.shape[1]
-    B = B.mT.contiguous()  # (t, n): in here, vectors are rows
-    norm = B.norm(dim=1)
-    norm = torch.where(norm > 0, norm, 1.0)  # a zero column is solved by zero
-    U = torch.zeros_like(B) if guess is None else guess.mT.contiguous().clone()
-    truth = operator.precise if refine else operator
-    inexact = operator.precise is not operator
-    R = B if guess is None else B - truth.matmul(U.mT).mT
-    products = 0 if guess is None else 1
-    Q, phi = _orthonormal(R, norm)  # (p, n), (p, t)
-    residual = phi.norm(dim=0)
-    finished = torch.where(residual <= tolerance, 0, -1)
-    recorder = _Recorder(phi * norm) if lanczos else None
-    best, idle, steps, since, fresh = residual, 0, 0, 0, True
-    S = AS = G = None
+    B, guess = _checked(operator, B, guess, lanczos)
+    run = _Run(operator, preconditioner, B, guess, tolerance, refine, lanczos)
     while True:
-        met = bool((residual <= tolerance).all()) or steps >= max_steps
-        if not fresh and (met or (inexact and since >= _CHECK_EVERY)):
-            if recorder is not None and not recorder.closed:
-                recorder.close(Q, _precondition(preconditioner, Q))
-            R = B - truth.matmul(U.mT).mT
-            Q, phi = _orthonormal(R, norm)
-            products, since, fresh = products + 1, 0, True
-            residual = R.norm(dim=1) / norm
-            open_ = residual > tolerance
-            finished[open_] = -1
-            idle = idle + 1 if bool((residual > _GAINED * best)[open_].any()) else 0
-            best = torch.minimum(best, residual)
-            met = not bool(open_.any()) or steps >= max_steps or idle >= _PATIENCE
-        if met:
+        if run.claims_to_be_done or run.steps >= max_steps or run.is_check_due:
+            run.check()
+        if run.is_done or run.steps >= max_steps:
             break
-        W = _precondition(preconditioner, Q)
-        if S is None or AS is None or G is None:
-            S = W
-        else:
-            S = torch.addmm(W, _solve(G, AS @ W.mT, inexact).mT, S, alpha=-1.0)
-        AS = operator.matmul(S.mT).mT
-        G = _symmetric(S @ AS.mT)
-        a = _solve(G, S @ Q.mT, inexact)  # (p, p)
-        if recorder is not None and not recorder.closed:
-            recorder.add(Q, W, G)
-        U.addmm_(((a @ phi) * norm).mT, S)
-        Q, rho = _orthonormal(torch.addmm(Q, a.mT, AS, alpha=-1.0))
-        if recorder is not None and not recorder.closed:
-            recorder.rho = rho
-        phi = rho @ phi
-        residual = phi.norm(dim=0)
-        steps, since, products, fresh = steps + 1, since + 1, products + 1, False
-        finished[(residual <= tolerance) & (finished < 0)] = steps
-    info = SolveInfo(residual, torch.where(finished < 0, steps, finished), products, tolerance)
-    if warn and not bool(info.converged.all()):
+        run.step()
+    if warn and not bool(run.info.converged.all()):
+        reason = f"{max_steps} steps are all it may take" if run.is_able else "rounding allows no more"
         warnings.warn(
-            f"block conjugate gradients stopped after {steps} steps: {info}. Add noise to the "
-            f"diagonal, raise the rank of the preconditioner or max_steps, or ask for less.",
+            f"block conjugate gradients stopped after {run.steps} steps, for {reason}: {run.info}. "
+            f"Add noise to the diagonal, raise the rank of the preconditioner or max_steps, or ask "
+            f"for less.",
             NotConverged,
             stacklevel=2,
         )
-    return Solution(U.mT, R.mT, info, recorder.lanczos if recorder else None)
+    return run.solution()
 
 
-def _check(operator: LinearOperator, B: Tensor, guess: Tensor | None, lanczos: bool) -> None:
+def _checked(
+    operator: LinearOperator, B: Tensor, guess: Tensor | None, lanczos: bool
+) -> tuple[Tensor, Tensor | None]:
+    """B and guess in float64, as contiguous rows."""
     if B.ndim != 2 or len(B) != operator.n:
         raise ValueError(
             f"B must have shape ({operator.n}, t), one right-hand side per column; "
             f"got {tuple(B.shape)}. For a single one, pass b.unsqueeze(-1)."
         )
-    if guess is not None and guess.shape != B.shape:
-        raise ValueError(f"guess must have the shape {tuple(B.shape)} of B; got {tuple(guess.shape)}.")
-    if guess is not None and lanczos:
-        raise ValueError("Lanczos coefficients need a start from zero; leave out guess.")
     check_finite("B", B)
-
-
-def _precondition(preconditioner: Preconditioning | None, Q: Tensor) -> Tensor:
-    return Q if preconditioner is None else preconditioner.solve(Q.mT).mT
-
-
-def _orthonormal(R: Tensor, norm: Tensor | None = None) -> tuple[Tensor, Tensor]:
-    """R (t, n) = φᵀ Q, rows divided by `norm` first: orthonormal Q (p, n) and φ (p, t), p ≤ t.
-
-    Directions that are negligible in all rows are left out.
-    """
-    if norm is not None:
-        R = R / norm.unsqueeze(1)
-    if not bool(R.isfinite().all()):
-        raise ValueError("a product with K is not finite; is everything that K is made of finite?")
-    Q, r = torch.linalg.qr(R.mT)  # (n, p), (p, t)
-    left, s, right = torch.linalg.svd(r, full_matrices=False)
-    kept = s > _DEPENDENT * s.max().clamp_min(1.0) if len(s) else s > 0
-    return (Q @ left[:, kept]).mT.contiguous(), s[kept].unsqueeze(1) * right[kept]
-
-
-def _symmetric(G: Tensor) -> Tensor:
-    return 0.5 * (G + G.mT)
-
-
-def _solve(G: Tensor, B: Tensor, inexact: bool) -> Tensor:
-    """G⁻¹B for the energies G = SᵀKS (p, p) of search directions, without those that have none."""
-    scale = G.diagonal().abs().clamp_min(1e-300).rsqrt()
-    values, vectors = torch.linalg.eigh(scale.unsqueeze(1) * G * scale)
-    least, most = float(values[0]), float(values[-1])
-    if most <= 0 or least < -(1e-4 if inexact else 1e-8) * most or bool((G.diagonal() <= 0).any()):
-        raise NotPositiveDefinite(
-            f"block conjugate gradients met directions d with dᵀKd from "
-            f"{float(G.diagonal().min()):.3g} to {float(G.diagonal().max()):.3g} and relative "
-            f"eigenvalues from {least:.3g} to {most:.3g}; all must be positive. K or its "
-            f"preconditioner is not positive definite: add noise to the diagonal, or use "
-            f"products in float64."
+    B = B.mT.to(torch.float64).contiguous()
+    if guess is None:
+        return B, None
+    if lanczos:
+        raise ValueError("Lanczos coefficients need a start from zero; leave out guess.")
+    if guess.mT.shape != B.shape:
+        raise ValueError(
+            f"guess must have the shape {tuple(B.mT.shape)} of B; got {tuple(guess.shape)}."
         )
-    inverse = torch.where(values > _NEGLIGIBLE * most, 1 / values, 0.0)
-    return scale.unsqueeze(1) * (vectors @ (inverse.unsqueeze(1) * (vectors.mT @ (scale.unsqueeze(1) * B))))
+    check_finite("guess", guess)
+    return B, guess.mT.to(torch.float64).contiguous()
 
 
-class _Recorder:
-    """Collects the coefficients of block Lanczos from those of block conjugate gradients.
+class _Run:
+    """A solve under way.
 
-    With N = QᵀP⁻¹Q = C Cᵀ the basis is V = P^(-1/2) Q C⁻ᵀ. From the recursions of the solver, and
-    with H = C⁻¹GC⁻ᵀ and D = CᵀρC₋⁻ᵀ (₋: of the step before), T is a block LDLᵀ product:
+    Vectors are rows, products with K from the right: it is symmetric. Right-hand sides are divided
+    by their norms, so that columns of any size stand side by side. The residual is kept as φᵀQ
+    with orthonormal Q; directions that only rounding tells apart leave it, so columns that
+    converge early, coincide or vanish do no harm.
 
-        diagonal block H + D H₋ Dᵀ,    block below the one before it: -D H₋
+    Attributes:
+        U: Solutions so far, shape (t, n).
+        Q, phi: The residual, shapes (p, n) and (p, t), p ≤ t.
+        residual: Its norms, shape (t,): by recursion, or by a product with U right after a check.
+        S, KS: Search directions of the last step and their products, shape (p, n).
+        steps, products: How many there were.
     """
 
-    def __init__(self, phi: Tensor) -> None:
-        self.rho = phi  # Q of this step in what was Q of the last; at first, in B
-        self.closed = False
-        self.lanczos = BlockLanczos(phi)
-        self._last: tuple[Tensor, Tensor] | None = None  # C and H of the step before
+    def __init__(
+        self,
+        operator: LinearOperator,
+        preconditioner: Preconditioning | None,
+        B: Tensor,
+        guess: Tensor | None,
+        tolerance: float,
+        refine: bool,
+        lanczos: bool,
+    ) -> None:
+        self._operator, self._preconditioner, self._tolerance = operator, preconditioner, tolerance
+        precise = operator.precise
+        self._truth = precise if refine else operator
+        self._inexact = precise is not operator
+        self._norm = _norms(B).unsqueeze(1)  # (t, 1)
+        self._B = B / self._norm
+        self._reach = 0.0  # largest |K v| / |v| seen
+        self._idle, self._last_check, self.is_able = 0, 0, True
+        self.S = self.KS = self._inverse = None
+        self.steps = self.products = 0
+        self.U, R = torch.zeros_like(B), self._B
+        if guess is not None:
+            R = self._follow(guess / self._norm)
+        self._best = self.U, R, R.norm(dim=1)
+        self._restart(R)
+        self._recorder = _Recorder(self.phi * self._norm.mT) if lanczos else None
 
-    def add(self, Q: Tensor, W: Tensor, G: Tensor) -> None:
-        """Another step, with residual block Q (p, n), W = P⁻¹Q and energies G."""
-        C = self._link(Q, W)
-        half = torch.linalg.solve_triangular(C, G, upper=False)
-        H = _symmetric(torch.linalg.solve_triangular(C, half.mT, upper=False))
-        carried = self.lanczos.diagonal.pop() if self._last else 0.0
-        self.lanczos.diagonal.append(H + carried)
-        self._last = C, H
+    def _follow(self, guess: Tensor) -> Tensor:
+        """Start from a guess (t, n), as if from a step that searched along it: the residual."""
+        guess = guess.where(self._B.any(dim=1, keepdim=True), 0.0)  # zero is solved by zero
+        self.U = guess.clone()
+        self._search_along(guess, self._truth)
+        assert self.KS is not None and self._inverse is not None
+        R = self._B - self.KS
+        a = self._inverse @ (guess @ R.mT)  # (t, t)
+        self.U.addmm_(a.mT, guess)
+        return R - a.mT @ self.KS
 
-    def close(self, Q: Tensor, W: Tensor) -> None:
-        """The block that leads out of the space, to the residual block Q that was left."""
-        if not self.closed and self._last:
-            self._link(Q, W)
-            self.lanczos.diagonal.pop()
-        self.closed = True
+    def _restart(self, R: Tensor) -> None:
+        """Continue from the residual R (t, n) of U."""
+        self._R, self.residual = R, R.norm(dim=1)
+        self.Q, self.phi = _orthonormal(R, least=0.0)
+        self._rho = self.phi
+        done = self.residual <= self._tolerance
+        self._finished = torch.where(done, self.steps, -1)
 
-    def _link(self, Q: Tensor, W: Tensor) -> Tensor:
-        """Add the block below the last step and, in place of the next diagonal one, its part."""
-        C, info = torch.linalg.cholesky_ex(_symmetric(Q @ W.mT))
-        if int(info):
-            raise NotPositiveDefinite("the preconditioner is not positive definite.")
-        if self._last is None:
-            self.lanczos.start = C.mT @ self.rho
-            return C
-        C_last, H_last = self._last
-        D = torch.linalg.solve_triangular(C_last, (C.mT @ self.rho).mT, upper=False).mT
-        self.lanczos.below.append(-D @ H_last)
-        self.lanczos.diagonal.append(D @ H_last @ D.mT)
-        return C
+    @property
+    def claims_to_be_done(self) -> bool:
+        """Whether all columns are, as far as the recursion knows."""
+        return bool((self.residual <= self._tolerance).all())
+
+    @property
+    def is_done(self) -> bool:
+        """Whether all columns are, by products with the solution, or there is no hope."""
+        return not self.is_able or (self._R is not None and self.claims_to_be_done)
+
+    @property
+    def is_check_due(self) -> bool:
+        return not self.is_able or (
+            self._inexact and self.steps - self._last_check >= _CHECK_EVERY
+        )
