@@ -12,7 +12,19 @@ from torch import Tensor
 
 from bbmmopt.space import Space
 from bbmmopt.transforms import Standardise, TargetTransform, YeoJohnson
-from surrogate import ExactGP, FitReport, Hamming, Kernel, Matern52, Posterior, fit, one_thread
+from surrogate import (
+    BBMM,
+    Auto,
+    Cholesky,
+    ExactGP,
+    FitReport,
+    Hamming,
+    Kernel,
+    Matern52,
+    Posterior,
+    fit,
+    one_thread,
+)
 
 # Parameters are fitted on at most this many rows; the posterior is conditioned on all of them.
 _FIT_ROWS = 1000
@@ -27,6 +39,18 @@ _ROUGH, _FINE = 1e-2, 1e-3
 _NOISY = 0.25  # share of the targets' variance that a fit may blame on noise without a second look
 _MOST_NOISE = 1e12  # variance, in model units, of an observation that says nothing
 _WARP_FROM = 5  # different values, below which a power is not to be told from the data
+
+# From this n on, a posterior of the first n' trials is kept, n' the largest of a finer sequence of
+# sizes, and the trials since then are appended to it. Its variances are those of a cached root, a
+# little too large: exact ones would take seconds to minutes an ask. Weights come from a Cholesky
+# factor while one fits easily, from products beyond.
+_LARGE_FROM = 3000
+_GROWTH_LARGE = 1.06
+_LARGE = Auto(
+    predict_from=16_000,
+    cholesky=Cholesky(root_from=_LARGE_FROM),
+    bbmm=BBMM(variance_tolerance=math.inf, tolerance=1e-4),
+)
 
 # From this n on several threads are quicker than one; below, they wait for each other.
 _THREADS_FROM = 1000
@@ -138,8 +162,7 @@ class Belief:
 
     def centres(self, count: int) -> np.ndarray:
         """The `count` complete trials that the model thinks best, best first, shape (k, d)."""
-        with torch.no_grad():
-            mean, _ = self.posterior.marginals(self.posterior.X)
+        mean = self.posterior.fitted()
         return self.data.X[mean.argsort(descending=True, stable=True)[:count].numpy()]
 
 
@@ -161,7 +184,8 @@ def make_model(space: Space, *, exact: bool) -> ExactGP:
         kernel = kernel * hamming if kernel else 1.0 * hamming
     if kernel is None:  # every parameter is fixed: a constant, seen through any one column
         kernel = Matern52(1, columns=[0])
-    return ExactGP(kernel, priors="exact-objective-1" if exact else "dimension-scaled-1")
+    priors = "exact-objective-1" if exact else "dimension-scaled-1"
+    return ExactGP(kernel, priors=priors, solver=_LARGE)
 
 
 @dataclass(frozen=True)
@@ -171,6 +195,15 @@ class _Checkpoint:
     key: tuple[bytes, ...]
     model: ExactGP
     power: float | None  # of the Yeo-Johnson transform; None where plain targets are better
+
+
+@dataclass(frozen=True)
+class _Base:
+    """The posterior of the first n' of many trials, to which the others are appended."""
+
+    key: tuple[bytes, ...]
+    posterior: Posterior
+    transform: TargetTransform
 
 
 class Modeller:
@@ -184,11 +217,15 @@ class Modeller:
 
     At n' both transforms of the targets are tried, and the one whose leave-one-out predictions
     give the values the higher density is used until the next n'.
+
+    From 3,000 trials on the sizes n' lie 6 % apart. The parameters, the scale of the targets and
+    the posterior of the first n' stay until the next of them; only what was told since is added.
     """
 
     def __init__(self, space: Space) -> None:
         self._space = space
         self._checkpoint: _Checkpoint | None = None
+        self._base: _Base | None = None
         self._last: tuple[tuple[bytes, ...], Belief] | None = None
 
     def belief(self, data: Data) -> Belief:
@@ -208,10 +245,34 @@ class Modeller:
             empty = torch.empty(0, len(self._space), dtype=torch.float64)
             return _believe(model.condition(empty, empty[:, 0]), Standardise.of(data.y), data)
         size = _checkpoint_size(n)
+        if n >= _LARGE_FROM:
+            return self._extend(self._large(data.rows(slice(size))), data)
         start = self._start(data.rows(slice(size)))
         transform = _transform(data.y, start.power)
         model = _fit(start.model, data, transform, _FINE)
         return _believe(model.condition(*_tensors(data, transform)), transform, data)
+
+    def _large(self, data: Data) -> _Base:
+        """The posterior of many trials, parameters fitted to all of them."""
+        key = _key(data, len(data.y))
+        if self._base is None or self._base.key != key:
+            self._base = None  # before the next one is made: each may hold K
+            start = self._start(data)
+            transform = _transform(data.y, start.power)
+            X, y, noise = _tensors(data, transform)
+            model = start.model
+            if bool((y != y[0]).any()):
+                model = fit(model, X, y, noise=noise, restart=False, tolerance=_FINE)
+            self._base = _Base(key, model.condition(X, y, noise), transform)
+        return self._base
+
+    def _extend(self, base: _Base, data: Data) -> Belief:
+        """The belief after all trials from that after the first of them."""
+        n = len(base.posterior.y)
+        posterior = base.posterior
+        if n < len(data.y):
+            posterior = posterior.append(*_tensors(data.rows(slice(n, None)), base.transform))
+        return _believe(posterior, base.transform, data)
 
     def _start(self, data: Data) -> _Checkpoint:
         """The model of the first n' trials, fitted from the priors' start values."""
@@ -245,13 +306,15 @@ def _transform(y: np.ndarray, power: float | None) -> TargetTransform:
 
 
 def _checkpoint_size(n: int) -> int:
-    """The largest of 12, 15, 19, 24, … up to n; n itself below 12."""
+    """The largest of 12, 15, 19, 24, … up to n, finer from 3000 on; n itself below 12."""
     if n < _WARM_FROM:
         return n
     size = _WARM_FROM
-    while math.ceil(size * _GROWTH) <= n:
-        size = math.ceil(size * _GROWTH)
-    return size
+    while True:
+        larger = math.ceil(size * (_GROWTH if size < _LARGE_FROM else _GROWTH_LARGE))
+        if larger > n:
+            return size
+        size = larger
 
 
 def _evenly(n: int, most: int) -> np.ndarray:
@@ -302,7 +365,7 @@ def _believe(posterior: Posterior, transform: TargetTransform, data: Data) -> Be
     elif data.exact:
         incumbent = float(posterior.y.max())
     else:
-        incumbent = float(posterior.marginals(posterior.X)[0].max())
+        incumbent = float(posterior.fitted().max())
     return _with_fantasies(posterior, transform, incumbent, data)
 
 

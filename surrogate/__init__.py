@@ -1,4 +1,4 @@
-"""Gaussian processes: kernels, solvers, models.
+"""Gaussian processes: kernels, operators, solvers, models.
 
 Notation, used in every file (shapes in brackets, `...` = batch dimensions):
 
@@ -10,6 +10,10 @@ Notation, used in every file (shapes in brackets, `...` = batch dimensions):
     σ²              noise variance     z             (x - centre) / ℓ
     r²              squared distance ‖(x - x') / ℓ‖² G  (n, m)   ∂loss/∂K
     φ  (..., F)     random features    w, v          weights of a sample path
+    P  (n, n)       preconditioner, P ≈ K̂            L  (r, n)   its low-rank part, P = LᵀL + D
+    B, U, R (n, t)  right-hand sides, solutions, residuals B - K̂U, one system per column
+    Z  (n, s)       probes, z ~ N(0, P)              T          block tridiagonal, of Lanczos
+    R  (n, r)       cached root, RRᵀ ≈ K̂⁻¹ (in posteriors)
 
 Everything is float64 unless a name says otherwise. Randomness comes in as a `torch.Generator`.
 """
@@ -42,7 +46,15 @@ from surrogate.models import (
     prior_set,
     rmse,
 )
-from surrogate.solvers import BBMM, Auto, Cholesky, CholeskyFactor, Estimate, NotConverged, NotPositiveDefinite
+from surrogate.solvers import (
+    BBMM,
+    Auto,
+    Cholesky,
+    CholeskyFactor,
+    Estimate,
+    NotConverged,
+    NotPositiveDefinite,
+)
 from surrogate.threads import one_thread
 
 __all__ = [

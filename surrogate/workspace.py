@@ -31,12 +31,13 @@ class Workspace:
         if found is not None and found.shape == shape and found.dtype == dtype:
             return found
         size = math.prod(shape)
-        if found is None or found.dtype != dtype or found.untyped_storage().nbytes() < (
-            size * found.element_size()
-        ):
+        memory = None
+        if found is not None and found.dtype == dtype:
+            memory = found.untyped_storage()
+        if memory is None or memory.nbytes() < size * dtype.itemsize:
             whole = torch.empty(size, dtype=dtype)
         else:
-            whole = found.new_empty(0).set_(found.untyped_storage(), 0, (size,), (1,))
+            whole = torch.empty(0, dtype=dtype).set_(memory, 0, (size,), (1,))
         self._buffers[name] = whole.view(shape)
         return self._buffers[name]
 

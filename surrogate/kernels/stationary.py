@@ -26,7 +26,7 @@ from surrogate.workspace import Workspace
 
 # Below this u², points count as coincident: √u² has no gradient at 0, and autograd would give nan.
 _COINCIDENT = 1e-30
-# Above this u², correlations are 0, and with a few powers of u they still are: not inf · 0.
+# Above this u², correlations are 0. What float32 cannot hold must not come to inf · 0.
 _FAR = 1e30
 
 
@@ -49,6 +49,8 @@ class Stationary(Kernel):
         "log_lengthscale": "lengthscale",
         "log_variance": "variance",
     }
+    sharpness: ClassVar[float] = 1.0
+    """c: ρ is a function of u² = c r²."""
 
     def __init__(
         self,
@@ -71,9 +73,6 @@ class Stationary(Kernel):
     def extra_repr(self) -> str:
         return f"dims={self.dims}" + (f", columns={self.columns}" if self.columns else "")
 
-    sharpness: ClassVar[float] = 1.0
-    """c: ρ is a function of u² = c r²."""
-
     @staticmethod
     @abstractmethod
     def correlation(u2: Tensor) -> Tensor:
@@ -84,8 +83,8 @@ class Stationary(Kernel):
     def covariance(u2: Tensor, log_variance: float, out: Tensor, spare: Tensor) -> None:
         """Write s²ρ into `out`; what is left in u² and `spare` is for `weight`.
 
-        Each pass over the entries costs as much as a third of an exp: s² comes as its logarithm,
-        to be added where the exponent is negated anyway.
+        Each pass over the entries costs a seventh of an exp: s² comes as its logarithm, to be added
+        where the exponent is negated anyway.
         """
 
     @staticmethod
@@ -140,13 +139,16 @@ class Stationary(Kernel):
         U1, U2 = self._scaled(*detached(X1, X2), inverse)
         u2 = workspace.buffer("u2", *shape)
         _squared_distances(U1, U2, U1.square(), U2.square(), u2)
-        if out.dtype != u2.dtype:
-            # What cancels has done so: from here on, rounding costs a float32 its last digit.
-            u2 = workspace.buffer("narrow", *shape, dtype=out.dtype).copy_(u2)
-        u2.clamp_(0.0, _FAR)
         spare = workspace.buffer("spare", *shape, dtype=out.dtype)
-        self.covariance(u2, float(self.log_variance.detach()), out, spare)
-        return out
+        log_variance = self.log_variance.detach()
+        if out.dtype == u2.dtype:
+            self.covariance(u2.clamp_min_(0.0), float(log_variance), out, spare)
+            return out
+        # What cancels has done so, the rest may be rounded: each entry to about 3e-8 s². Not with
+        # log s² in the exponent, where its rounding would be the same in all of them.
+        narrow = workspace.buffer("narrow", *shape, dtype=out.dtype).copy_(u2)
+        self.covariance(narrow.clamp_(0.0, _FAR), 0.0, out, spare)
+        return out.mul_(float(log_variance.exp()))
 
     def features(self, count: int, generator: torch.Generator) -> Features:
         """√(2 s² / F) cos(ωᵀx + b): Rahimi & Recht (2007), with ω from the spectral density."""

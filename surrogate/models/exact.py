@@ -245,7 +245,7 @@ def log_marginal_likelihood_and_gradient(
         The value; the gradients in kernel.parameters(), log σ² and m, in this order; the jitter.
     """
     n = len(X)
-    linearised = model.kernel.linearise(X, X, workspace)
+    linearised = model.kernel.linearise(X, X, workspace.child("kernel"))
     K = workspace.buffer("Khat", n, n).copy_(linearised.K)
     learnt, variance = noise.isnan(), model.noise
     K.diagonal().add_(torch.where(learnt, variance, noise))

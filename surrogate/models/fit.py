@@ -344,5 +344,3 @@ def _warn_of_scales(model: ExactGP, X: Tensor, y: Tensor) -> None:
             UnscaledData,
             stacklevel=3,
         )
-
-

@@ -164,7 +164,9 @@ class ProductObjective:
         storage = storage_for(model.kernel, self._X, noise, self._options)
         if storage != self.storage:
             self.storage, self._workspace = storage, Workspace()  # the other one would stay
-        return KernelOperator(model.kernel, self._X, storage=storage, workspace=self._workspace), noise
+        return KernelOperator(
+            model.kernel, self._X, storage=storage, workspace=self._workspace
+        ), noise
 
     def _solve(
         self, K: KernelOperator, noise: Tensor, free: np.ndarray, *, afresh: bool = False

@@ -12,11 +12,13 @@ from torch.autograd.function import once_differentiable
 from surrogate.checks import as_matrix, as_noise, as_targets
 from surrogate.kernels.base import Linearised
 from surrogate.models.cache import Cache, CholeskyCache, Explained
+from surrogate.models.covariance import dense_covariance
 from surrogate.models.exact import ExactGP
 from surrogate.models.paths import SamplePaths
 from surrogate.models.products import ProductCache
+from surrogate.models.rooted import RootedCache
 from surrogate.operators.kernel import Storage
-from surrogate.solvers.auto import for_prediction
+from surrogate.solvers.auto import Auto, for_prediction
 from surrogate.solvers.base import SolveInfo
 from surrogate.solvers.bbmm import BBMM
 from surrogate.solvers.cholesky import Cholesky
@@ -79,9 +81,11 @@ class Posterior:
             variances, residual = model.noise_variances(noise), y - model.constant
             if isinstance(choice.solver, BBMM):
                 cache = ProductCache(choice.solver, model.kernel, X, variances, residual)
+            elif choice.solver.root_from is not None and len(X) >= choice.solver.root_from:
+                options = model.solver.bbmm if isinstance(model.solver, Auto) else BBMM()
+                cache = RootedCache.of(model.kernel, X, variances, residual, choice.solver, options)
             else:
-                K = model.kernel.linearise(X, X).K
-                K.diagonal().add_(variances)
+                K = dense_covariance(model.kernel, X, variances)
                 cache = CholeskyCache(choice.solver.factor(K), residual)
         return Posterior(model, X, y, noise, cache, choice.reason)
 
@@ -94,9 +98,11 @@ class Posterior:
         cache, n = self._cache, len(self.y)
         if isinstance(cache, ProductCache):
             rank = cache.root.rank if "root" in cache.__dict__ else 0
-            storage = cache.K.storage
+            storage = cache.storage
             return PosteriorInfo("bbmm", self._reason, n, 0.0, cache.info, rank, storage)
-        return PosteriorInfo("cholesky", self._reason, n, cache.factor.jitter, rank=n)
+        assert isinstance(cache, CholeskyCache | RootedCache)
+        rank = cache.root.rank if isinstance(cache, RootedCache) else n
+        return PosteriorInfo("cholesky", self._reason, n, cache.factor.jitter, rank=rank)
 
     def marginals(self, X: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and standard deviation of f, noise not included, at each x by itself.
@@ -115,9 +121,24 @@ class Posterior:
             mean, std = _Marginals.apply(flat, self)
         else:
             rows = max(1, _CHUNK // max(len(self.y), 1))
-            parts = [self.linearise(part)[:2] for part in flat.split(rows)]
+            parts = [self._marginals(part) for part in flat.split(rows)]
             mean, std = (torch.cat(column) for column in zip(*parts, strict=True))
         return mean.reshape(X.shape[:-1]), std.reshape(X.shape[:-1])
+
+    @torch.no_grad()
+    def _marginals(self, X: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and standard deviation at X (m, d), in one piece."""
+        prior, k = self._covariances(X)
+        variance = prior - self._cache.explain(k, prior).amount
+        floor = prior * _RELATIVE_FLOOR
+        return self.model.constant + k @ self._cache.alpha, torch.maximum(variance, floor).sqrt()
+
+    def _covariances(self, X: Tensor) -> tuple[Tensor, Tensor]:
+        """Prior variances (m,) of f at X (m, d), and its covariances with the data (m, n)."""
+        kernel = self.model.kernel
+        k = X.new_empty(len(X), len(self.X))
+        kernel.evaluate(X, self.X, k)
+        return kernel.diagonal(X), k
 
     def linearise(self, X: Tensor) -> tuple[Tensor, Tensor, Pullback]:
         """Marginals at X (m, d) and the map from (∂/∂mean, ∂/∂std) to ∂/∂X.
@@ -157,8 +178,7 @@ class Posterior:
         rows = max(1, _CHUNK // max(len(self.y), 1))
         with torch.no_grad():
             for some in torch.arange(len(flat)).split(rows):
-                prior = self.model.kernel.diagonal(flat[some])
-                k = self.model.kernel(flat[some], self.X)
+                prior, k = self._covariances(flat[some])
                 explained = self._cache.explain(k, prior)
                 floor = prior * _RELATIVE_FLOOR
                 upper[some] = torch.maximum(prior - explained.amount, floor)
@@ -205,6 +225,14 @@ class Posterior:
     ) -> SamplePaths:
         """Draw `count` functions from the posterior: see `SamplePaths`."""
         return SamplePaths.draw(self, count, features, generator)
+
+    def fitted(self) -> Tensor:
+        """Posterior mean of f at the training inputs, shape (n,), without another product with K.
+
+        m + Kα = y - noise α
+        """
+        with torch.no_grad():
+            return self.y - self.noise_variances() * self._cache.alpha
 
     def solve(self, B: Tensor) -> Tensor:
         """Return K̂⁻¹B for B (n, t)."""

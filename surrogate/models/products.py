@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -12,17 +13,19 @@ from torch import Tensor
 
 from surrogate.kernels.base import Kernel
 from surrogate.models.cache import Cache, Explained
-from surrogate.models.covariance import kernel_operator
+from surrogate.models.covariance import helped, kernel_operator
 from surrogate.models.root import InverseRoot, Projection
 from surrogate.operators.base import LinearOperator
 from surrogate.operators.basic import Diagonal
-from surrogate.operators.kernel import KernelOperator
+from surrogate.operators.bordered import Bordered
+from surrogate.operators.kernel import KernelOperator, Storage
 from surrogate.solvers.base import NotConverged, SolveInfo
 from surrogate.solvers.bbmm import BBMM
 from surrogate.solvers.mbcg import Solution, mbcg
-from surrogate.solvers.preconditioners import Preconditioner, Structure
+from surrogate.solvers.preconditioners import Preconditioner, Structure, clusters
 
 _COLUMNS = 128  # variances solved for at once
+_OF_CHANGE = 1e-2  # of what appended rows change, the residual that their α may have
 _FIRST_TRY = 30.0  # how much looser the first of two solves is: bounds are often better than feared
 
 
@@ -30,14 +33,17 @@ _FIRST_TRY = 30.0  # how much looser the first of two solves is: bounds are ofte
 class ProductCache(Cache):
     """By products with K.
 
+    What is cached is made of plain tensors, in inference mode too: it may serve gradients later.
+
     Attributes:
         options: Tolerances.
         kernel: k, frozen.
         X: Inputs, shape (n, d).
-        noise: Variances, shape (n,).
+        noise: Variances as given, shape (n,).
         residual: y - m, shape (n,).
         structure: Pivots and clusters of the preconditioner.
         guess: Where the solve for α starts, shape (n,).
+        border: What rows were appended to, if they were.
     """
 
     options: BBMM
@@ -47,31 +53,64 @@ class ProductCache(Cache):
     residual: Tensor
     structure: Structure | None = None
     guess: Tensor | None = None
+    border: _Border | None = None
+
+    @property
+    def storage(self) -> Storage:
+        """Where K is kept."""
+        return self.K.storage if isinstance(self.K, KernelOperator) else self.border.inner.storage
 
     @cached_property
-    def K(self) -> KernelOperator:
+    @torch.inference_mode(False)
+    def K(self) -> LinearOperator:
         """k(X, X), stored as the options say for as long as this cache lives."""
         return kernel_operator(self.kernel, self.X, self.noise, self.options)
 
     @cached_property
+    @torch.inference_mode(False)
+    def variances(self) -> Tensor:
+        """The noise that is reckoned with, shape (n,): as given but where that is all but zero."""
+        return helped(self.noise, self.K.diagonal())
+
+    @property
+    def jitter(self) -> float:
+        """The most that was added to a noise variance, in units of y squared."""
+        return float((self.variances - self.noise).max()) if len(self.noise) else 0.0
+
+    @cached_property
     def operator(self) -> LinearOperator:
         """K̂."""
-        return self.K + Diagonal(self.noise)
+        return self.K + Diagonal(self.variances)
 
     @cached_property
+    @torch.inference_mode(False)
     def preconditioner(self) -> Preconditioner:
         """P ≈ K̂."""
-        return Preconditioner(self.K, self.noise, self._structure)
+        return Preconditioner(self.K, self.variances, self._structure)
 
     @cached_property
+    @torch.inference_mode(False)
     def _structure(self) -> Structure:
-        return self.structure or self.options.structure(self.K, self.noise)
+        return self.structure or self.options.structure(self.K, self.variances)
 
     @cached_property
+    @torch.inference_mode(False)
     def _solved(self) -> tuple[Tensor, SolveInfo]:
         guess = None if self.guess is None else self.guess.unsqueeze(1)
-        solution = self._solve(self.residual.unsqueeze(1), self.options.tolerance, guess)
+        solution = self._solve(self.residual.unsqueeze(1), self._tolerance, guess)
         return solution.U.squeeze(1), solution.info
+
+    @property
+    def _tolerance(self) -> float:
+        """Relative residual of α: small also beside what appended rows changed, be it little.
+
+        But no smaller than a hundredth of what was asked for.
+        """
+        asked = self.options.tolerance
+        if self.border is None:
+            return asked
+        share = _OF_CHANGE * self.border.surprise / max(float(self.residual.norm()), 1e-300)
+        return min(asked, max(share, _OF_CHANGE * asked))
 
     @property
     def alpha(self) -> Tensor:
@@ -83,13 +122,21 @@ class ProductCache(Cache):
         return self._solved[1]
 
     @cached_property
+    @torch.inference_mode(False)
     def root(self) -> InverseRoot:
         """The subspace that variances are first looked for in."""
+        if self.border is not None:
+            border, n = self.border, len(self.border.inner.residual)
+            K22 = border.K22 + self.variances[n:].diag()
+            return border.inner.root.append(border.K12, K22, border.index)
         P = self.preconditioner
         basis = P.solve(P.L.mT)
         return InverseRoot.of(self.operator.precise, basis, self._structure.clusters)
 
-    def _solve(self, B: Tensor, tolerance: float, guess: Tensor | None = None, warn: bool = True) -> Solution:
+    @torch.inference_mode(False)
+    def _solve(
+        self, B: Tensor, tolerance: float, guess: Tensor | None = None, warn: bool = True
+    ) -> Solution:
         return mbcg(
             self.operator,
             B,
@@ -101,27 +148,37 @@ class ProductCache(Cache):
             warn=warn,
         )
 
+    def _solutions(self, B: Tensor) -> Iterator[Solution]:
+        """Of K̂U = B, B (n, t), a few columns at a time."""
+        for some in B.split(_COLUMNS, dim=1):
+            yield self._solve(some, self.options.tolerance)
+
     def solve(self, B: Tensor) -> Tensor:
-        columns = [self._solve(part, self.options.tolerance).U for part in B.split(_COLUMNS, dim=1)]
-        return torch.cat(columns, 1) if columns else torch.zeros_like(B)
+        return torch.cat([solution.U for solution in self._solutions(B)], 1)
 
     def quadratic(self, k: Tensor) -> Tensor:
-        flat = k.detach().reshape(-1, k.shape[-1])
-        x = self.solve(flat.mT).mT.reshape(k.shape)
-        form = k @ x.transpose(-1, -2)
-        # Half of the derivative comes from either k; x stands still.
-        form = form + form.transpose(-1, -2)
-        return form - 0.5 * form.detach()
+        columns = k.detach().flatten(0, -2).mT  # (n, m)
+        solutions = [(solution.U, solution.R) for solution in self._solutions(columns)]
+        U, R = (torch.cat(parts, 1) for parts in zip(*solutions, strict=True))
+        x, r = U.mT.reshape(k.shape), R.mT.reshape(k.shape)
+        # With r = k - xK̂: kxᵀ + xrᵀ = kK̂⁻¹kᵀ - rK̂⁻¹rᵀ. What it leaves of a covariance has no
+        # negative eigenvalue, and is off by the square of the residual alone.
+        form = k.detach() @ x.transpose(-1, -2) + x @ r.transpose(-1, -2)
+        # A term that is zero, and whose derivative is that of the form.
+        by_k = (k - k.detach()) @ x.transpose(-1, -2)
+        return form + by_k + by_k.transpose(-1, -2)
 
     def precisions(self) -> Tensor:
         n = len(self.residual)
         out = self.residual.new_empty(n)
-        for rows in torch.arange(n).split(_COLUMNS):
-            unit = self.residual.new_zeros(n, len(rows))
-            unit[rows, torch.arange(len(rows))] = 1.0
-            out[rows] = self.solve(unit)[rows, torch.arange(len(rows))]
+        for some in torch.arange(n).split(_COLUMNS):
+            unit = self.residual.new_zeros(n, len(some))
+            unit[some, torch.arange(len(some))] = 1.0
+            solution = self._solve(unit, self.options.tolerance)
+            out[some] = ((unit + solution.R) * solution.U).sum(0)  # off by the residual squared
         return out
 
+    @torch.inference_mode(False)
     def explain(self, k: Tensor, prior: Tensor) -> Explained:
         """By the root; then, where that is not certain to be enough, by solving for the rest."""
         projection = self.root.project(k)
@@ -130,17 +187,21 @@ class ProductCache(Cache):
             short = (prior - amount).clamp_min(0.0)
             return Explained(amount, short, lambda: self.root.weights(projection))
         x = self.root.weights(projection)  # (m, n)
-        short = self._shortfall((k - self._image(projection)).mT)
-        allowed = self._allowed(prior, amount)
-        open_ = (short > allowed).nonzero().squeeze(1)
+        r = k - self._image(projection)
+        amount = amount + (r * x).sum(1)  # all but zero: what the root's own jitter left out
+        short = self._shortfall(r.mT)
+        open_ = (short > self._allowed(prior - amount)).nonzero().squeeze(1)
         for some in open_.split(_COLUMNS) if len(open_) else ():
-            amount[some], short[some], x[some] = self._solve_rest(k[some], x[some], prior[some])
+            amount[some], short[some], x[some] = self._solve_rest(
+                k[some], x[some], prior[some], (amount + short)[some]
+            )
         return Explained(amount, short, lambda: x)
 
-    def _allowed(self, prior: Tensor, amount: Tensor) -> Tensor:
-        """How much of the variance may stay unexplained: a share of v + σ², shape (m,)."""
+    def _allowed(self, variance: Tensor) -> Tensor:
+        """How much of a variance may stay unexplained: a share of v + σ², shape (m,)."""
         share = self.options.variance_tolerance
-        return share / (1 + share) * ((prior - amount).clamp_min(0.0) + self.noise.min())
+        least = self.variances.min() if len(self.variances) else 0.0
+        return share / (1 + share) * (variance.clamp_min(0.0) + least)
 
     def _image(self, projection: Projection) -> Tensor:
         """K̂x for each test point, shape (m, n), from K̂R and a few columns of K̂."""
@@ -148,35 +209,43 @@ class ProductCache(Cache):
         out = projection.inside @ root.KR.mT
         for _, points, some in root.groups(projection.owner):
             local = projection.local[points, : len(some)]
-            out[points] += local @ self.kernel.linearise(self.X[some], self.X).K
-            out[points.unsqueeze(1), some] += local * self.noise[some]
+            out[points] += local @ self.K.rows(some)
+            out[points.unsqueeze(1), some] += local * self.variances[some]
         return out
 
     def _shortfall(self, R: Tensor) -> Tensor:
-        """Upper bound of rᵀK̂⁻¹r for the columns of R (n, t): the lesser of two, shape (t,)."""
-        plain = (R.square() / self.noise.unsqueeze(1)).sum(0)
-        P = self.preconditioner
-        return torch.minimum(plain, (R * P.solve(R)).sum(0) / P.floor)
+        """Upper bound of rᵀK̂⁻¹r for the columns of R (n, t), shape (t,)."""
+        return self.preconditioner.energy_bound(R)
 
-    def _solve_rest(self, k: Tensor, x: Tensor, prior: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Amount, shortfall and weights of a few test points, by solves that start from x."""
-        amount = (k * x).sum(1)
-        # A residual of this size is certainly small enough.
-        enough = (self._allowed(prior, amount) * self.noise.min()).sqrt() / k.norm(dim=1)
-        least = float(enough.min().clamp_min(1e-13))
-        for tolerance in (min(_FIRST_TRY * least, 0.1), least):
+    def _solve_rest(
+        self, k: Tensor, x: Tensor, prior: Tensor, most: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Amount, shortfall and weights of a few test points, by solves that start from x.
+
+        Args:
+            k: Shape (m, n).
+            x: Shape (m, n).
+            prior: Prior variances, shape (m,).
+            most: What kᵀK̂⁻¹k is certainly not above, shape (m,).
+        """
+        for slack in (_FIRST_TRY, 1.0):
+            # A residual of this size is certainly small enough, were slack 1.
+            enough = (self._allowed(prior - most) * self.variances.min()).sqrt() / k.norm(dim=1)
+            tolerance = min(slack * float(enough.min().clamp_min(1e-13)), 0.1)
             solution = self._solve(k.mT, tolerance, x.mT, warn=False)
             x, R = solution.U.mT, solution.R
             amount = ((k + R.mT) * x).sum(1)
             short = self._shortfall(R)
-            missed = short > self._allowed(prior, amount)
+            missed = short > self._allowed(prior - amount)
             if not bool(missed.any()):
                 break
+            most = amount + short
         else:
-            worst = float((short / (prior - amount + self.noise.min()))[missed].max())
+            off = short / ((prior - amount).clamp_min(0.0) + self.variances.min())
             warnings.warn(
-                f"{int(missed.sum())} of {len(k)} variances are certain to within {worst:.2g} of "
-                f"v + σ² only, not {self.options.variance_tolerance:g}: {solution.info}.",
+                f"{int(missed.sum())} of {len(k)} variances are certain to within "
+                f"{float(off[missed].max()):.2g} of v + σ² only, not "
+                f"{self.options.variance_tolerance:g}: {solution.info}.",
                 NotConverged,
                 stacklevel=2,
             )
@@ -185,14 +254,49 @@ class ProductCache(Cache):
     def append(
         self, K12: Tensor, K22: Tensor, residual: Tensor, X: Tensor, noise: Tensor
     ) -> ProductCache:
-        """Starts from the present α; the preconditioner keeps its pivots."""
-        m = len(residual)
-        return ProductCache(
+        """What there is gets a border: K, P and the root; the solve for α starts from the last."""
+        old, m = len(self.residual), len(residual)
+        if not m:
+            return self
+        added = noise[old:]
+        diagonal = K22.diagonal() - added
+        variances = torch.cat([self.variances, helped(added, diagonal)])
+        K22 = K22 - torch.diag_embed(added)
+        both = torch.cat([self.residual, residual])
+        with torch.inference_mode(False):
+            surprise = residual - K12.mT @ self.alpha
+            guess = torch.cat([self.alpha, torch.zeros_like(residual)])
+            K = Bordered(self.K, K12, K22)
+            index = clusters(self.kernel.coordinates(X[old:]), self.options.block or m)
+            P = self.preconditioner.append(K12, K22, variances[old:], index)
+        extended = ProductCache(
             self.options,
             self.kernel,
             X,
             noise,
-            torch.cat([self.residual, residual]),
-            None,
-            torch.cat([self.alpha, residual.new_zeros(m)]),
+            both,
+            guess=guess,
+            border=_Border(self, K12, K22, index, float(surprise.norm())),
         )
+        # `cached_property` looks here first; the fields themselves are never set twice.
+        extended.__dict__.update(K=K, variances=variances, preconditioner=P)
+        return extended
+
+
+@dataclass(frozen=True)
+class _Border:
+    """What rows were appended to, and how they lie.
+
+    Attributes:
+        inner: The cache before.
+        K12: Covariance of old and new rows, shape (n, m).
+        K22: Of the new rows, without noise, shape (m, m).
+        index: Clusters of the new rows, counted from 0, padded with m.
+        surprise: ‖y - mean‖ of the new rows, by the α before.
+    """
+
+    inner: ProductCache
+    K12: Tensor
+    K22: Tensor
+    index: Tensor
+    surprise: float

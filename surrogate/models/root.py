@@ -44,7 +44,7 @@ class InverseRoot:
     neighbours alone, no root of low rank can hold; the clusters can.
 
     Attributes:
-        R: Shape (n, r).
+        R: Shape (n', r), n' ≤ n; zero in the rows appended since.
         KR: K̂R, shape (n, r).
         index: Observations of each cluster, padded with n, shape (c, b).
         owner: Cluster of each observation, shape (n,).
@@ -58,12 +58,14 @@ class InverseRoot:
     corners: Tensor
 
     @staticmethod
-    def of(operator: LinearOperator, basis: Tensor, clusters: Tensor) -> InverseRoot:
+    def of(
+        operator: LinearOperator, basis: Tensor, clusters: Tensor, *, product: Tensor | None = None
+    ) -> InverseRoot:
         """Orthonormalise a basis (n, r) in K̂, and factor what is left on clusters (c, b).
 
-        Costs one product of K̂ with r columns.
+        Costs one product of K̂ with r columns, unless that is given.
         """
-        KB = operator.matmul(basis)
+        KB = operator.matmul(basis) if product is None else product
         M = basis.mT @ KB
         M = 0.5 * (M + M.mT)
         M.diagonal().mul_(1 + _JITTER)
@@ -100,7 +102,7 @@ class InverseRoot:
 
     def project(self, k: Tensor) -> Projection:
         """Solve for each row of k (m, n) within the subspace."""
-        inside = k @ self.R  # (m, r)
+        inside = k[:, : len(self.R)] @ self.R  # (m, r)
         explained = inside.square().sum(1)
         m, b = len(k), self.index.shape[1] if len(self.index) else 0
         local, owner = k.new_zeros(m, b), torch.full((m,), -1)
@@ -119,10 +121,42 @@ class InverseRoot:
 
     def weights(self, projection: Projection) -> Tensor:
         """x for each test point, shape (m, n)."""
-        x = projection.inside @ self.R.mT
+        x = self.R.new_zeros(len(projection.inside), len(self.KR))
+        torch.mm(projection.inside, self.R.mT, out=x[:, : len(self.R)])
         for _, points, some in self.groups(projection.owner):
             x[points.unsqueeze(1), some] += projection.local[points, : len(some)]
         return x
+
+    def append(self, K12: Tensor, K22: Tensor, clusters: Tensor) -> InverseRoot:
+        """The root with m more rows, which come in clusters of their own.
+
+        Args:
+            K12: Covariance of old and new rows, shape (n, m).
+            K22: Covariance of the new rows with their noise, shape (m, m).
+            clusters: Of the new rows, counted from 0, padded with m, shape (c, b).
+        """
+        n, m = K12.shape
+        rows = K12[: len(self.R)].mT @ self.R  # K̂R there, (m, r)
+        owner = torch.full((m + 1,), -1)
+        width = max(self.index.shape[1], clusters.shape[1])
+        index = torch.full((len(self.index) + len(clusters), width), n + m)
+        index[: len(self.index), : self.index.shape[1]] = self.index.where(self.index < n, n + m)
+        corners = self.corners.new_zeros(len(index), width, width)
+        corners.diagonal(dim1=1, dim2=2).fill_(1.0)
+        old = self.corners.shape[1]
+        corners[: len(self.index), :old, :old] = self.corners
+        for i, padded in enumerate(clusters, len(self.index)):
+            some = padded[padded < m]
+            b = len(some)
+            owner[some] = i
+            index[i, :b] = some + n
+            A = K22[some][:, some] - rows[some] @ rows[some].mT
+            scale = float(K22.diagonal()[some].mean())
+            factor = Cholesky().factor(0.5 * (A + A.mT), scale=scale)
+            identity = torch.eye(b, dtype=A.dtype)
+            corners[i, :b, :b] = torch.linalg.solve_triangular(factor.L, identity, upper=False)
+        KR = torch.cat([self.KR, rows])
+        return InverseRoot(self.R, KR, index, torch.cat([self.owner, owner[:m]]), corners)
 
     def groups(self, owner: Tensor) -> list[tuple[int, Tensor, Tensor]]:
         """For each cluster that owns test points: its number, those points, its observations."""
@@ -130,5 +164,5 @@ class InverseRoot:
         for i in owner.unique().tolist():
             if i >= 0:
                 some = self.index[i]
-                groups.append((i, (owner == i).nonzero().squeeze(1), some[some < len(self.R)]))
+                groups.append((i, (owner == i).nonzero().squeeze(1), some[some < len(self.KR)]))
         return groups

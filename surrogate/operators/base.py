@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from numbers import Real
 from typing import TYPE_CHECKING
 
 import torch
@@ -48,8 +49,9 @@ class LinearOperator(ABC):
 
     def blocks(self, index: Tensor) -> Tensor:
         """Return A[index[c]][:, index[c]] for each c: shape (m, b, b) for `index` (m, b)."""
+        m, b = index.shape
         blocks = [self.rows(some)[:, some] for some in index]
-        return torch.stack(blocks)
+        return torch.stack(blocks) if m else torch.empty(0, b, b, dtype=torch.float64)
 
     @property
     def coordinates(self) -> Tensor | None:
@@ -74,6 +76,8 @@ class LinearOperator(ABC):
     def __rmul__(self, scale: float | Tensor) -> ScaledOperator:
         from surrogate.operators.basic import ScaledOperator
 
+        if not isinstance(scale, Real | Tensor):
+            return NotImplemented
         return ScaledOperator(scale, self)
 
 

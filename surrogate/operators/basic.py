@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from surrogate.operators.base import LinearOperator
+from surrogate.operators.base import LinearOperator, check_columns
 
 
 class Dense(LinearOperator):
@@ -24,6 +24,7 @@ class Dense(LinearOperator):
         self.A, self.n = A, len(A)
 
     def matmul(self, V: Tensor) -> Tensor:
+        check_columns("V", V, self.n)
         return (V.mT @ self.A).mT
 
     def diagonal(self) -> Tensor:
@@ -49,6 +50,7 @@ class Diagonal(LinearOperator):
         self.values, self.n = values, len(values)
 
     def matmul(self, V: Tensor) -> Tensor:
+        check_columns("V", V, self.n)
         return (V.mT * self.values).mT
 
     def diagonal(self) -> Tensor:
@@ -72,7 +74,10 @@ class SumOperator(LinearOperator):
 
     def __init__(self, first: LinearOperator, second: LinearOperator) -> None:
         if first.n != second.n:
-            raise ValueError(f"operators of sizes {first.n} and {second.n} cannot be added.")
+            raise ValueError(
+                f"operators that are added must be of one size; got n = {first.n} and {second.n}. "
+                f"Make both from the same rows."
+            )
         self.first, self.second, self.n = first, second, first.n
 
     def matmul(self, V: Tensor) -> Tensor:
@@ -104,12 +109,16 @@ class ScaledOperator(LinearOperator):
     """s·A with s ≥ 0.
 
     Raises:
-        ValueError: If s is negative or not finite.
+        ValueError: If s is negative, not finite, or not one number.
     """
 
     def __init__(self, scale: float | Tensor, operator: LinearOperator) -> None:
-        if not (0 <= float(scale) < float("inf")):
-            raise ValueError(f"scale must be finite and at least 0; got {float(scale)}.")
+        value = torch.as_tensor(scale).detach()
+        if value.numel() != 1 or not 0 <= float(value) < float("inf"):
+            raise ValueError(
+                f"scale must be one finite number, at least 0; got {value.tolist()}. "
+                f"An operator is positive semi-definite: to subtract one, define your own."
+            )
         self.scale, self.operator, self.n = scale, operator, operator.n
 
     def matmul(self, V: Tensor) -> Tensor:

@@ -11,7 +11,8 @@ from surrogate.solvers.inv_quad_logdet import (
     inv_quad_logdet,
     log_marginal_likelihood,
 )
-from surrogate.solvers.mbcg import BlockLanczos, Preconditioning, Solution, mbcg
+from surrogate.solvers.lanczos import BlockLanczos
+from surrogate.solvers.mbcg import Preconditioning, Solution, mbcg
 from surrogate.solvers.preconditioners import Preconditioner, Structure
 from surrogate.solvers.quadrature import log_quadratic_forms
 

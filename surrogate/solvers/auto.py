@@ -54,9 +54,10 @@ class Auto:
         return self._choose(n, self.predict_from)
 
     def _choose(self, n: int, limit: int) -> Choice:
+        pay = f"the {limit} from which products pay"
         if n < limit:
-            return Choice(self.cholesky, f"{n} observations, below the {limit} from which products pay")
-        return Choice(self.bbmm, f"{n} observations, at or above the {limit} from which products pay")
+            return Choice(self.cholesky, f"{n} observations, below {pay}")
+        return Choice(self.bbmm, f"{n} observations, at or above {pay}")
 
 
 Solver = Cholesky | BBMM | Auto

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from functools import cached_property
+from typing import get_args
 
 import torch
 from torch import Tensor
@@ -35,7 +36,7 @@ class BBMM:
         block: Points in each cluster that the preconditioner treats exactly; 0 for none.
         max_steps: Most iterations of a solve.
         storage: Where K lives: see `KernelOperator`.
-        budget: Bytes that K may take; half of the machine's memory unless given.
+        budget: Bytes that K may take; `default_budget()` unless given.
         seed: Of the probes and the pivots: the same seed, the same bits.
     """
 
@@ -54,9 +55,12 @@ class BBMM:
         for name in ("tolerance", "training_tolerance", "variance_tolerance"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name} must be positive; got {getattr(self, name)}.")
-        for name, least in (("probes", 2), ("block", 0), ("max_steps", 1)):
-            if getattr(self, name) < least:
-                raise ValueError(f"{name} must be at least {least}; got {getattr(self, name)}.")
+        for name, least in (("probes", 2), ("rank", 0), ("block", 0), ("max_steps", 1)):
+            value = getattr(self, name)
+            if value is not None and value < least:
+                raise ValueError(f"{name} must be at least {least}; got {value}.")
+        if self.storage not in get_args(Storage):
+            raise ValueError(f"storage must be one of {get_args(Storage)}; got {self.storage!r}.")
 
     def rank_for(self, n: int) -> int:
         """Rank of the preconditioner for n points."""
@@ -107,7 +111,15 @@ class System:
         """P ≈ K̂."""
         return Preconditioner(self.K, self.noise, self.options.structure(self.K, self.noise))
 
-    def solve(self, B: Tensor, *, guess: Tensor | None = None, tolerance: float | None = None, refine: bool = True, warn: bool = True) -> Solution:
+    def solve(
+        self,
+        B: Tensor,
+        *,
+        guess: Tensor | None = None,
+        tolerance: float | None = None,
+        refine: bool = True,
+        warn: bool = True,
+    ) -> Solution:
         """K̂⁻¹B for B (n, t), as accurate as the options say."""
         return mbcg(
             self.operator,

@@ -54,6 +54,50 @@ class CholeskyFactor:
 
 
 @dataclass(frozen=True)
+class BorderedFactor:
+    """Factor of [[K, K12], [K12ᵀ, K22]] that leaves the factor of K where it is.
+
+    For a large K with few rows added: `CholeskyFactor.append` copies all of it.
+
+    Attributes:
+        first: Of K (n, n).
+        row: L⁻¹K12, shape (n, m).
+        corner: Of K22 - K12ᵀK⁻¹K12.
+    """
+
+    first: CholeskyFactor
+    row: Tensor
+    corner: CholeskyFactor
+
+    @staticmethod
+    def of(first: CholeskyFactor, K12: Tensor, K22: Tensor) -> BorderedFactor:
+        """Add the first rows."""
+        row = torch.linalg.solve_triangular(first.L, K12, upper=False)
+        scale = float(K22.diagonal().mean()) if len(K22) else None
+        return BorderedFactor(first, row, Cholesky().factor(K22 - row.mT @ row, scale=scale))
+
+    @property
+    def jitter(self) -> float:
+        """The most that any diagonal entry got."""
+        return self.first.jitter + self.corner.jitter
+
+    def solve(self, B: Tensor) -> Tensor:
+        """Return the inverse times B (n + m, t)."""
+        L, n = self.first.L, len(self.row)
+        above = torch.linalg.solve_triangular(L, B[:n], upper=False)
+        below = self.corner.solve(B[n:] - self.row.mT @ above)
+        above = torch.linalg.solve_triangular(L.mT, above - self.row @ below, upper=True)
+        return torch.cat([above, below])
+
+    def append(self, K12: Tensor, K22: Tensor) -> BorderedFactor:
+        """Factor with more rows still."""
+        n = len(self.row)
+        row = torch.linalg.solve_triangular(self.first.L, K12[:n], upper=False)
+        corner = self.corner.append(K12[n:] - self.row.mT @ row, K22 - row.mT @ row)
+        return BorderedFactor(self.first, torch.cat([self.row, row], 1), corner)
+
+
+@dataclass(frozen=True)
 class Cholesky:
     """Factor K in float64; where rounding made it indefinite, add the smallest jitter that helps.
 
@@ -62,9 +106,13 @@ class Cholesky:
 
     Attributes:
         max_jitter: The largest relative jitter to try.
+        root_from: Observations from which variances come from a cached root of low rank with
+            clusters, a little too large, instead of from L: they then cost n·r instead of n² each.
+            None for never.
     """
 
     max_jitter: float = 1e-3
+    root_from: int | None = None
 
     def factor(
         self, K: Tensor, out: Tensor | None = None, *, scale: float | None = None

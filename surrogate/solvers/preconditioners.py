@@ -9,13 +9,17 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
+from surrogate.checks import check_finite
 from surrogate.operators.base import LinearOperator
+from surrogate.operators.basic import Dense
 from surrogate.solvers.cholesky import Cholesky, NotPositiveDefinite
 
 # Added to the core matrix K_SS, relative to its diagonal: P then stays below K̂.
 _JITTER = 1e-9
 _LEAST = 1e-12  # smallest noise variance that P works with, relative to the mean diagonal of K
 _PROPOSALS = 64  # pivots proposed at once; each is then accepted with the right probability
+_ROUNDING = 1e-12  # of an entry of the diagonal, below which what is left of it says nothing
+_LOST = 0.1  # of the noise, below which what is left of K is lost in it
 
 
 @dataclass(frozen=True)
@@ -46,13 +50,17 @@ class Structure:
             noise: Noise variances, shape (n,): pivots stop paying once all that is left of K is
                 below a tenth of them.
             rank: Most pivots; 0 for none.
-            block: Points in a cluster, at most; 0 for none. An operator without coordinates has none.
+            block: Points in a cluster, at most; 0 for none, and none for an operator without
+                coordinates.
             generator: Randomness of the pivots.
         """
-        n, coordinates = operator.n, operator.coordinates
-        pivots = random_pivots(operator, noise, min(rank, n), generator) if rank else torch.empty(0, dtype=torch.long)
-        none = torch.empty(0, 0, dtype=torch.long)
-        return Structure(pivots, clusters(coordinates, block) if block and coordinates is not None else none)
+        pivots = torch.empty(0, dtype=torch.long)
+        if rank and operator.n:
+            pivots = random_pivots(operator, noise, min(rank, operator.n), generator)
+        coordinates = operator.coordinates if block else None
+        if coordinates is None:
+            return Structure(pivots, torch.empty(0, 0, dtype=torch.long))
+        return Structure(pivots, clusters(coordinates, block))
 
 
 def random_pivots(
@@ -68,30 +76,32 @@ def random_pivots(
     https://arxiv.org/abs/2410.03969.
     """
     n = operator.n
-    left = operator.diagonal().clone().clamp_min(0.0)  # (n,)
+    left = operator.diagonal().clone()  # (n,), the diagonal of K - LᵀL
+    check_finite("the diagonal of K", left)
+    rounding = _ROUNDING * left
+    enough = torch.maximum(_LOST * noise, rounding)
     L = torch.empty(rank, n, dtype=left.dtype)
     pivots: list[int] = []
-    enough = 0.1 * noise  # what is left then is lost in the noise
     while len(pivots) < rank and bool((left > enough).any()):
-        proposed = torch.multinomial(left, min(_PROPOSALS, n), replacement=True, generator=generator)
-        rows = operator.rows(proposed)
-        k = len(pivots)
-        rows = rows - L[:k, proposed].mT @ L[:k]  # the residual's rows, (p, n)
-        uniform = torch.rand(len(proposed), generator=generator, dtype=left.dtype)
-        before, accepted = left[proposed], []
+        count = min(_PROPOSALS, n)
+        proposed = torch.multinomial(left, count, replacement=True, generator=generator)
+        uniform = torch.rand(count, generator=generator, dtype=left.dtype)
+        before = len(pivots)
+        rows = operator.rows(proposed) - L[:before, proposed].mT @ L[:before]  # (count, n)
+        hurdle = (uniform * left[proposed]).tolist()
         for j, i in enumerate(proposed.tolist()):
             now = float(rows[j, i])
-            # What rounding leaves of a row that was taken is no row.
-            if now < float(uniform[j] * before[j]) or now <= 1e-12 * float(before[j]):
-                continue
-            L[k] = rows[j] / now**0.5
-            rows[j + 1 :].addr_(L[k, proposed[j + 1 :]], L[k], alpha=-1.0)
-            accepted.append(i)
-            k += 1
-            if k == rank:
-                break
-        left = (left - L[len(pivots) : k].square().sum(0)).clamp_min(0.0)
-        pivots += accepted
+            if now <= float(rounding[i]):  # a row that was taken, or one like it
+                left[i] = 0.0
+            elif now >= hurdle[j]:
+                k = len(pivots)
+                L[k] = rows[j] / now**0.5
+                rows[j + 1 :].addr_(L[k, proposed[j + 1 :]], L[k], alpha=-1.0)
+                pivots.append(i)
+                if k + 1 == rank:
+                    break
+        left -= L[before : len(pivots)].square().sum(0)
+        left = torch.where(left > rounding, left, 0.0)
         left[pivots] = 0.0
     return torch.tensor(pivots, dtype=torch.long)
 
@@ -107,8 +117,7 @@ def clusters(X: Tensor, size: int) -> Tensor:
         Indices, shape (c, b), b ≤ size; short clusters are padded with n.
     """
     n = len(X)
-    count = max(1, -(-n // size))
-    parts = _split(X, torch.arange(n), count)
+    parts = _split(X, torch.arange(n), -(-n // size)) if n else []
     width = max((len(part) for part in parts), default=0)
     out = torch.full((len(parts), width), n)
     for row, part in zip(out, parts, strict=True):
@@ -117,57 +126,92 @@ def clusters(X: Tensor, size: int) -> Tensor:
 
 
 def _split(X: Tensor, index: Tensor, count: int) -> list[Tensor]:
-    if count == 1 or len(index) < 2:
+    """`count` parts whose sizes differ by at most one, of points close to each other."""
+    if count == 1:
         return [index]
-    points = X[index]
-    axis = int((points.amax(0) - points.amin(0)).argmax())
-    order = index[points[:, axis].argsort(stable=True)]
-    first = count // 2
-    at = round(len(index) * first / count)
-    return _split(X, order[:at], first) + _split(X, order[at:], count - first)
+    points, first = X[index], count // 2
+    at = len(index) * first // count
+    if X.shape[1]:
+        axis = int((points.amax(0) - points.amin(0)).argmax())
+        index = index[points[:, axis].argsort(stable=True)]
+    return _split(X, index[:at], first) + _split(X, index[at:], count - first)
 
 
 class Preconditioner:
-    """P = L Lᵀ + blockdiag(K - L Lᵀ) + noise: the low-rank part of K, all of it on clusters.
+    """P = LᵀL + D, D = blockdiag(K - LᵀL) + noise: the low-rank part of K, all of it on clusters.
 
-    Built from a few rows and blocks of K. Without clusters P = L Lᵀ + noise ⪯ K̂.
+    Built from a few rows and blocks of K. Without clusters P = LᵀL + noise ⪯ K̂. Without rank and
+    clusters nothing is asked of K but its size.
 
     Args:
         operator: K without noise.
-        noise: Noise variances, shape (n,), positive.
+        noise: Noise variances, shape (n,), at least 0.
         structure: Pivots and clusters.
 
     Attributes:
-        L: Shape (r, n); its rows are the columns of the formula.
+        n: Rows of P.
+        L: Shape (r, n).
         rank: r.
     """
 
     def __init__(self, operator: LinearOperator, noise: Tensor, structure: Structure) -> None:
-        self.n, self._index = operator.n, structure.clusters
+        self.n, self._noise = operator.n, noise
+        self._diagonal = None
+        if len(structure.pivots) or len(structure.clusters):
+            self._diagonal = operator.diagonal()
+            check_finite("the diagonal of K", self._diagonal)
         # Only P is helped where noise is all but zero; K itself is not touched.
-        self._diagonal = operator.diagonal()
-        self._noise = noise.clamp_min(_LEAST * float(self._diagonal.mean()))
-        self.L = _low_rank(operator, structure.pivots)  # (r, n)
+        helped = noise.clamp_min(_least(noise, self._diagonal))
+        self._pivots = structure.pivots
+        self._core, self.L = _low_rank(operator, structure.pivots)  # (r, r), (r, n)
         self.rank = len(self.L)
-        self._left = self._residual(operator) if len(self._index) else None  # (c, b, b)
-        self._root, self._inverse = self._factor()
-        self._DL = self._by_diagonal(self.L.mT).mT.contiguous()  # D⁻¹L, (r, n)
-        M = self.L @ self._DL.mT
-        M.diagonal().add_(1.0)
-        self._M = Cholesky().factor(M).L
+        if len(structure.clusters):
+            self._D = _Blocks.of(operator, self.L, helped, structure.clusters)
+        else:
+            self._D = _Diagonal(helped)
+        self._DL = self._D.solve(self.L.mT).mT.contiguous()  # L D⁻¹, (r, n)
+        self._M = _cholesky_of_identity_plus(self.L @ self._DL.mT)
+
+    def append(
+        self, K12: Tensor, K22: Tensor, noise: Tensor, index: Tensor | None = None
+    ) -> Preconditioner:
+        """P with m more rows in O(r² m + r³), the same pivots, and clusters of their own.
+
+        Args:
+            K12: Covariance of old and new rows, shape (n, m).
+            K22: Covariance of the new rows without noise, shape (m, m).
+            noise: Noise variances of the new rows, shape (m,).
+            index: Clusters of the new rows, counted from 0, padded with m, shape (c, b); needed
+                where there are clusters already.
+        """
+        twin = object.__new__(Preconditioner)
+        twin.n, twin.rank = self.n + len(K22), self.rank
+        twin._pivots, twin._core = self._pivots, self._core
+        twin._noise = torch.cat([self._noise, noise])
+        known = self._diagonal
+        twin._diagonal = None if known is None else torch.cat([known, K22.diagonal()])
+        helped = noise.clamp_min(_least(twin._noise, twin._diagonal))
+        L = torch.linalg.solve_triangular(self._core, K12[self._pivots], upper=False)  # (r, m)
+        if isinstance(self._D, _Blocks):
+            assert index is not None
+            added = _Blocks.of(Dense(K22), L, helped, index)
+            twin._D = self._D.beside(added, self.n, len(K22))
+        else:
+            added = _Diagonal(helped)
+            twin._D = _Diagonal(torch.cat([self._D.values, helped]))
+        DL = added.solve(L.mT).mT
+        twin.L, twin._DL = torch.cat([self.L, L], 1), torch.cat([self._DL, DL], 1)
+        twin._M = Cholesky().factor(self._M @ self._M.mT + L @ DL.mT).L
+        return twin
 
     def solve(self, R: Tensor) -> Tensor:
-        """Return P⁻¹R for R (n, t), by Woodbury's identity."""
+        """Return P⁻¹R for R (n, t), by Woodbury's identity: shape (n, t), column-major."""
         inner = torch.cholesky_solve(self._DL @ R, self._M)  # (r, t)
-        return torch.addmm(self._by_diagonal(R).mT, inner.mT, self._DL, alpha=-1.0).mT
+        return torch.addmm(self._D.solve(R).mT, inner.mT, self._DL, alpha=-1.0).mT
 
     def logdet(self) -> Tensor:
         """Return log|P|, shape ()."""
-        if self._root is None:
-            blocks = self._noise.log().sum()
-        else:
-            blocks = 2 * self._root.diagonal(dim1=1, dim2=2).log().sum()  # padding adds log 1
-        return blocks + 2 * self._M.diagonal().log().sum()
+        return self._D.logdet() + 2 * self._M.diagonal().log().sum()
 
     def sample(self, e1: Tensor, e2: Tensor) -> Tensor:
         """Draw z ~ N(0, P) from standard normal numbers: Lᵀe₁ + D^(1/2) e₂.
@@ -179,87 +223,177 @@ class Preconditioner:
         Returns:
             Shape (n, s), column-major.
         """
-        low = e1[: self.rank].mT @ self.L  # (s, n)
-        if self._root is None:
-            return (low + e2.mT * self._noise.sqrt()).mT
-        return (low + self._by_blocks(self._root, e2).mT).mT
+        return torch.addmm(self._D.root(e2).mT, e1[: self.rank].mT, self.L).mT
 
     @cached_property
     def logdet_bounds(self) -> tuple[float, float]:
         """Two numbers that log|K̂| is certainly between, however far apart they may be.
 
-            log|LLᵀ + N| ≤ log|K̂| ≤ log|LLᵀ + N| + n log(1 + tr(N⁻¹(K - LLᵀ)) / n)
+            log|LᵀL + N| ≤ log|K̂| ≤ log|LᵀL + N| + n log(1 + tr(N⁻¹(K - LᵀL)) / n)
 
-        Source: Artemev, Burt & van der Wilk (2021), https://arxiv.org/abs/2102.08314.
+        where N is the noise. Source: Artemev, Burt & van der Wilk (2021),
+        https://arxiv.org/abs/2102.08314.
         """
         noise = self._noise
-        M = (self.L / noise) @ self.L.mT
-        M.diagonal().add_(1.0)
-        low = float(noise.log().sum() + Cholesky().factor(M).logdet())
-        trace = float(((self._diagonal - self.L.square().sum(0)).clamp_min(0.0) / noise).sum())
-        return low, low + self.n * math.log1p(trace / self.n) if self.n else low
+        if not bool((noise > 0).all()):
+            return -math.inf, math.inf
+        M = _cholesky_of_identity_plus((self.L / noise) @ self.L.mT)
+        low = float(noise.log().sum() + 2 * M.diagonal().log().sum())
+        if self._diagonal is None:
+            return low, math.inf if self.n else low
+        left = (self._diagonal - self.L.square().sum(0)).clamp_min(0.0)
+        return low, low + self.n * math.log1p(float((left / noise).mean()))
 
     @cached_property
     def floor(self) -> float:
         """No eigenvalue of P⁻¹K̂ is below this; 1 without clusters, for P ⪯ K̂ then.
 
-        With E = K - LLᵀ ⪰ 0 and noise N: K̂ ⪰ LLᵀ + N ⪰ (LLᵀ + blockdiag(E) + N) / (1 + λ), where
-        λ is the largest eigenvalue of N^(-1/2) blockdiag(E) N^(-1/2).
+        K̂ ⪰ LᵀL + N ⪰ (LᵀL + D) / λ, where N is the noise and λ ≥ 1 at least as large as all
+        eigenvalues of N⁻¹D.
         """
-        if self._left is None:
+        if not self.n:
             return 1.0
-        scale = self._padded(self._noise, 1.0).rsqrt()  # (c, b)
-        scaled = scale.unsqueeze(-1) * self._left * scale.unsqueeze(-2)
-        return 1.0 / (1.0 + max(float(torch.linalg.eigvalsh(scaled)[:, -1].max()), 0.0))
+        return 1.0 / max(1.0, self._D.largest_over(self._noise))
 
-    def _residual(self, operator: LinearOperator) -> Tensor:
-        """K - LLᵀ on each cluster, zero where padded: shape (c, b, b)."""
-        inside = self._index < self.n
-        index = self._index.where(inside, torch.zeros_like(self._index))
-        L = self._padded(self.L.mT, 0.0)  # (c, b, r)
-        E = operator.blocks(index) - L @ L.mT
-        return E * inside.unsqueeze(-1) * inside.unsqueeze(-2)
+    def energy_bound(self, R: Tensor) -> Tensor:
+        """Upper bound of rᵀK̂⁻¹r for each column of R (n, t), shape (t,): the lesser of two.
 
-    def _factor(self) -> tuple[Tensor | None, Tensor | None]:
-        """Cholesky factors and inverses of the blocks of D, each (c, b, b)."""
-        if self._left is None:
-            return None, None
-        D = self._left + self._padded(self._noise, 1.0).diag_embed()
-        scale = D.diagonal(dim1=1, dim2=2).amax(1)  # (c,)
-        jitter = 1e-12
-        root, info = torch.linalg.cholesky_ex(D)
-        while bool(info.any()) and jitter < 1e-2:
-            D.diagonal(dim1=1, dim2=2).add_((jitter * scale * (info > 0)).unsqueeze(1))
-            root, info = torch.linalg.cholesky_ex(D)
+        K̂ ⪰ N, the noise, and K̂ ⪰ λP, λ the floor.
+        """
+        squares = R.square().mT  # (t, n)
+        plain = torch.where(squares > 0, squares / self._noise, 0.0).sum(1)
+        by_P = (R * self.solve(R)).sum(0)
+        return torch.minimum(plain, by_P / self.floor) if self.floor > 0 else plain
+
+
+def _least(noise: Tensor, diagonal: Tensor | None) -> float:
+    """The smallest noise variance that P works with."""
+    scale = float(diagonal.mean()) if diagonal is not None else 0.0
+    if scale > 0:
+        return _LEAST * scale
+    some = noise[noise > 0]
+    return float(some.min()) if len(some) else 1.0
+
+
+@dataclass(frozen=True)
+class _Diagonal:
+    """D = diag(values)."""
+
+    values: Tensor
+
+    def solve(self, R: Tensor) -> Tensor:
+        return (R.mT / self.values).mT
+
+    def root(self, E: Tensor) -> Tensor:
+        return (E.mT * self.values.sqrt()).mT
+
+    def logdet(self) -> Tensor:
+        return self.values.log().sum()
+
+    def largest_over(self, noise: Tensor) -> float:
+        return float((self.values / noise).max())
+
+
+@dataclass(frozen=True)
+class _Blocks:
+    """D, block-diagonal: B = RRᵀ on each cluster.
+
+    Attributes:
+        index: The clusters, shape (c, b), padded with n.
+        factor: R, shape (c, b, b).
+        inverse: B⁻¹, shape (c, b, b).
+    """
+
+    index: Tensor
+    factor: Tensor
+    inverse: Tensor
+
+    @staticmethod
+    def of(operator: LinearOperator, L: Tensor, noise: Tensor, index: Tensor) -> _Blocks:
+        """K - LᵀL + noise on each cluster, and 1 on the diagonal where it is padded."""
+        inside = index < operator.n
+        rows = _padded(L.mT, index, 0.0)  # (c, b, r)
+        B = operator.blocks(index.where(inside, 0)) - rows @ rows.mT
+        B *= inside.unsqueeze(-1) * inside.unsqueeze(-2)
+        B.diagonal(dim1=1, dim2=2).add_(_padded(noise, index, 1.0))
+        scale, jitter = B.diagonal(dim1=1, dim2=2).amax(1), 1e-12  # (c,)
+        factor, info = torch.linalg.cholesky_ex(B)
+        while bool(info.any()):
+            if jitter > 1e-3:
+                raise NotPositiveDefinite(
+                    "the covariance of a cluster of points is not positive definite, not even with "
+                    "0.1 % of its diagonal added; is the kernel positive definite?"
+                )
+            B.diagonal(dim1=1, dim2=2).add_((jitter * scale * (info > 0)).unsqueeze(1))
+            factor, info = torch.linalg.cholesky_ex(B)
             jitter *= 10
-        if bool(info.any()):
-            raise NotPositiveDefinite(
-                "the covariance of a cluster of points is not positive definite, not even with 1 % "
-                "of its diagonal added; is the kernel positive definite?"
-            )
-        return root, torch.cholesky_inverse(root)
+        return _Blocks(index, factor, torch.cholesky_inverse(factor))
 
-    def _by_diagonal(self, R: Tensor) -> Tensor:
-        """D⁻¹R for R (n, t), D the block-diagonal part of P."""
-        if self._inverse is None:
-            return (R.mT / self._noise).mT
-        return self._by_blocks(self._inverse, R)
+    def solve(self, R: Tensor) -> Tensor:
+        return self._multiply(self.inverse, R)
 
-    def _by_blocks(self, blocks: Tensor, R: Tensor) -> Tensor:
-        out = R.new_empty(self.n + 1, R.shape[1])
-        out[self._index] = blocks @ self._padded(R, 0.0)
-        return out[: self.n]
+    def root(self, E: Tensor) -> Tensor:
+        return self._multiply(self.factor, E)
 
-    def _padded(self, values: Tensor, fill: float) -> Tensor:
-        """Rows of `values` (n, …) cluster by cluster: shape (c, b, …)."""
-        end = values.new_full((1, *values.shape[1:]), fill)
-        return torch.cat([values, end])[self._index]
+    def logdet(self) -> Tensor:
+        return 2 * self.factor.diagonal(dim1=1, dim2=2).log().sum()  # padding adds log 1
+
+    def beside(self, other: _Blocks, n: int, m: int) -> _Blocks:
+        """D of n rows and that of m rows after them, in one."""
+        width = max(self.index.shape[1], other.index.shape[1])
+        old = self.index.where(self.index < n, n + m)
+        new = (other.index + n).where(other.index < m, n + m)
+        index = torch.cat([_widened(old, width, n + m), _widened(new, width, n + m)])
+        factor = torch.cat([_bordered(self.factor, width), _bordered(other.factor, width)])
+        inverse = torch.cat([_bordered(self.inverse, width), _bordered(other.inverse, width)])
+        return _Blocks(index, factor, inverse)
+
+    def largest_over(self, noise: Tensor) -> float:
+        scaled = self.factor / _padded(noise, self.index, 1.0).sqrt().unsqueeze(-1)
+        if not bool(scaled.isfinite().all()):
+            return math.inf
+        return float(torch.linalg.eigvalsh(scaled @ scaled.mT)[:, -1].max())
+
+    def _multiply(self, blocks: Tensor, R: Tensor) -> Tensor:
+        out = R.new_empty(len(R) + 1, R.shape[1])  # padding goes to the last row
+        out[self.index] = blocks @ _padded(R, self.index, 0.0)
+        return out[:-1]
 
 
-def _low_rank(operator: LinearOperator, pivots: Tensor) -> Tensor:
-    """L (r, n) with LᵀL = K[:, S] (K_SS + jitter)⁻¹ K[S, :] ⪯ K."""
-    rows = operator.rows(pivots) if len(pivots) else operator.diagonal().new_empty(0, operator.n)
+def _padded(values: Tensor, index: Tensor, fill: float) -> Tensor:
+    """Rows of `values` (n, …) cluster by cluster, `fill` where there are none: (c, b, …)."""
+    end = values.new_full((1, *values.shape[1:]), fill)
+    return torch.cat([values, end])[index]
+
+
+def _widened(index: Tensor, width: int, fill: int) -> Tensor:
+    """Clusters (c, b) padded to (c, width)."""
+    out = index.new_full((len(index), width), fill)
+    out[:, : index.shape[1]] = index
+    return out
+
+
+def _bordered(blocks: Tensor, width: int) -> Tensor:
+    """Blocks (c, b, b) with 1 on the diagonal up to (c, width, width)."""
+    out = torch.eye(width, dtype=blocks.dtype).repeat(len(blocks), 1, 1)
+    out[:, : blocks.shape[1], : blocks.shape[2]] = blocks
+    return out
+
+
+def _low_rank(operator: LinearOperator, pivots: Tensor) -> tuple[Tensor, Tensor]:
+    """Factor F of K_SS + jitter and L = F⁻¹K[S, :] (r, n): so LᵀL ⪯ K."""
+    if not len(pivots):
+        none = torch.empty(0, operator.n, dtype=torch.float64)
+        return none[:, :0], none
+    rows = operator.rows(pivots)
     core = rows[:, pivots]
     core = 0.5 * (core + core.mT)
     core.diagonal().mul_(1 + _JITTER)
-    return torch.linalg.solve_triangular(Cholesky().factor(core).L, rows, upper=False)
+    factor = Cholesky().factor(core).L
+    return factor, torch.linalg.solve_triangular(factor, rows, upper=False)
+
+
+def _cholesky_of_identity_plus(A: Tensor) -> Tensor:
+    """The factor of I + A, which is positive definite for a positive semi-definite A (r, r)."""
+    A.diagonal().add_(1.0)
+    return Cholesky().factor(A).L

@@ -1,11 +1,13 @@
-"""bᵀ P^(-1/2) log(P^(-1/2) K P^(-1/2)) P^(-1/2) b from Lanczos coefficients, from above and below."""
+"""gᵀ log(A) g from the Lanczos coefficients of A, from above and from below."""
 
 from __future__ import annotations
+
+import math
 
 import torch
 from torch import Tensor
 
-from surrogate.solvers.mbcg import BlockLanczos
+from surrogate.solvers.lanczos import BlockLanczos
 
 # Ritz values and the bound under them agree to rounding when the bound is sharp.
 _APART = 1e-10
@@ -24,60 +26,53 @@ def log_quadratic_forms(lanczos: BlockLanczos, floor: float) -> tuple[Tensor, Te
 
     Args:
         lanczos: From `mbcg`; t columns.
-        floor: A positive number that no eigenvalue of A is below.
+        floor: No eigenvalue of A is below it; 0 if that is all that is known.
 
     Returns:
         Two tensors of shape (t,).
     """
     start = lanczos.start
-    if not lanczos.diagonal:
-        zero = start.new_zeros(start.shape[1])
-        return zero, zero
-    T = _assemble(lanczos)
-    upper = _form(T, start)
-    lower = _form(_with_node(T, lanczos, floor), start)
+    if not lanczos.diagonal:  # not a single step: nothing is known but the floor
+        least = math.log(floor) if floor > 0 else -math.inf
+        size = start.square().sum(0)
+        return (
+            torch.where(size > 0, least * size, 0.0),
+            torch.where(size > 0, math.inf, 0.0),
+        )
+    T, below = _assemble(lanczos), lanczos.below[-1]
+    values, vectors = torch.linalg.eigh(T)
+    upper = _form(values, vectors, start)
+    if not len(below):  # the space holds all that K makes of B
+        return upper, upper
+    if not floor > 0:
+        return torch.full_like(upper, -math.inf), upper
+    node = min(floor, float(values[0]) * (1 - _APART))
+    last = vectors[-below.shape[1] :]
+    corner = below @ (last / (values - node)) @ last.mT @ below.mT
+    corner.diagonal().add_(node)
+    values, vectors = torch.linalg.eigh(_bordered(T, below, corner))
+    lower = _form(values, vectors, start)
     return torch.minimum(lower, upper), upper
 
 
 def _assemble(lanczos: BlockLanczos) -> Tensor:
     """T as one matrix, without the block that leads out of it."""
-    sizes = [len(block) for block in lanczos.diagonal]
-    T = lanczos.start.new_zeros(sum(sizes), sum(sizes))
-    i = 0
-    for k, block in enumerate(lanczos.diagonal):
-        p = sizes[k]
-        T[i : i + p, i : i + p] = block
-        if k + 1 < len(sizes):
-            below = lanczos.below[k]
-            T[i + p : i + p + len(below), i : i + p] = below
-            T[i : i + p, i + p : i + p + len(below)] = below.mT
-        i += p
+    T = lanczos.diagonal[0]
+    for below, block in zip(lanczos.below, lanczos.diagonal[1:], strict=False):
+        T = _bordered(T, below, block)
     return T
 
 
-def _with_node(T: Tensor, lanczos: BlockLanczos, node: float) -> Tensor:
-    """T with one more block step, made such that `node` is an eigenvalue as often as it is wide."""
-    below = lanczos.below[-1] if len(lanczos.below) == len(lanczos.diagonal) else None
-    if below is None or not len(below):
-        return T
-    m, p = len(T), below.shape[1]
-    least = float(torch.linalg.eigvalsh(T)[0])
-    node = min(node, least * (1 - _APART))
-    shifted = T - node * torch.eye(m, dtype=T.dtype)
-    last = torch.zeros(m, p, dtype=T.dtype)
-    last[m - p :] = torch.eye(p, dtype=T.dtype)
-    corner = torch.linalg.solve(shifted, last)[m - p :]  # (p, p)
-    q = len(below)
-    extended = T.new_zeros(m + q, m + q)
-    extended[:m, :m] = T
-    extended[m:, m - p : m] = below
-    extended[m - p : m, m:] = below.mT
-    extended[m:, m:] = node * torch.eye(q, dtype=T.dtype) + below @ corner @ below.mT
-    return extended
+def _bordered(T: Tensor, below: Tensor, corner: Tensor) -> Tensor:
+    """T with one more block on its diagonal, and `below` to its left and above it."""
+    m, (q, p) = len(T), below.shape
+    out = T.new_zeros(m + q, m + q)
+    out[:m, :m], out[m:, m - p : m], out[m - p : m, m:] = T, below, below.mT
+    out[m:, m:] = 0.5 * (corner + corner.mT)
+    return out
 
 
-def _form(T: Tensor, start: Tensor) -> Tensor:
-    """startᵀ [log T]₀₀ start, its diagonal: shape (t,)."""
-    values, vectors = torch.linalg.eigh(0.5 * (T + T.mT))
+def _form(values: Tensor, vectors: Tensor, start: Tensor) -> Tensor:
+    """startᵀ [log T]₀₀ start, its diagonal, from the eigenvectors of T: shape (t,)."""
     weights = (vectors[: len(start)].mT @ start).square()  # (m, t)
     return values.clamp_min(1e-300).log() @ weights

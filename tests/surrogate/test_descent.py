@@ -5,7 +5,7 @@ import pytest
 from oracles import quadratic_minimum_in_box
 from scipy import optimize
 
-from surrogate.models.descent import Minimum, minimise
+from surrogate.models.descent import Minimum, follow, minimise
 
 
 def quadratic(A, c):
@@ -173,3 +173,103 @@ def test_the_caller_keeps_the_start_and_the_bounds():
     np.testing.assert_array_equal(x, [-5.0, 0.3])
     np.testing.assert_array_equal(low, -2.0)
     np.testing.assert_array_equal(high, 2.0)
+
+
+# --------------------------------------------------------------------------------------
+# By slopes alone.
+# --------------------------------------------------------------------------------------
+
+
+def slopes(function):
+    return lambda x: function(x)[1]
+
+
+@pytest.mark.parametrize("seed", range(100))
+def test_slopes_alone_lead_to_the_minimum_of_a_quadratic_in_a_box(seed):
+    A, c, x = random_problem(seed)
+    box = np.ones(len(c))
+    function = quadratic(A, c)
+    found = follow(slopes(function), x, -box, box, tolerance=1e-9, max_evaluations=200)
+    best, _ = function(quadratic_minimum_in_box(A, c, -box, box))
+    assert found.converged and math.isnan(found.value)
+    assert function(found.x)[0] == pytest.approx(best, rel=1e-6, abs=1e-6)
+    np.testing.assert_array_equal(found.gradient, function(found.x)[1])
+
+
+@pytest.mark.parametrize("dims", [2, 5])
+def test_slopes_alone_lead_along_the_valley_of_rosenbrock(dims):
+    start, box = np.full(dims, -1.2), np.full(dims, 3.0)
+    found = follow(slopes(rosenbrock), start, -box, box, tolerance=1e-10, max_evaluations=300)
+    assert found.converged
+    # The other stationary point of five dimensions has x₁ = -1.
+    np.testing.assert_allclose(found.gradient, 0.0, atol=1e-3)
+
+
+def test_following_slopes_evaluates_nothing_outside_of_the_box_and_counts_every_call():
+    low, high = np.array([-0.3, -1.0]), np.array([0.2, 0.4])
+    function = Recorded(slopes(rosenbrock))
+    found = follow(function, np.array([-5.0, 7.0]), low, high)
+    calls = np.array(function.calls)
+    assert (calls >= low).all() and (calls <= high).all()
+    assert found.evaluations == len(calls)
+    assert any(np.array_equal(found.x, call) for call in calls)
+
+
+@pytest.mark.parametrize("limit", [1, 2, 3, 7])
+def test_following_slopes_makes_no_more_evaluations_than_allowed(limit):
+    function, box = Recorded(slopes(rosenbrock)), np.full(3, 3.0)
+    found = follow(function, np.full(3, -1.2), -box, box, max_evaluations=limit, tolerance=1e-9)
+    assert len(function.calls) == limit
+    assert not found.converged and str(limit) in found.message
+
+
+def test_a_step_that_meets_half_its_slope_uphill_is_shortened():
+    # Flat at first, then a wall: each full step ends on the wall.
+    function = Recorded(lambda x: np.where(x < 1.0, -0.1, 50 * (x - 1.0) - 0.1))
+    found = follow(function, np.zeros(1), np.full(1, -9.0), np.full(1, 9.0), tolerance=1e-9)
+    assert found.converged
+    np.testing.assert_allclose(found.x, 1.002, atol=1e-3)
+    assert max(call[0] for call in function.calls) > 1.01  # it was met
+
+
+def test_slopes_that_lie_end_the_search_instead_of_looping():
+    def away(x):  # downhill wherever it stands, and steeper the farther it has gone
+        return -np.sign(x - 1.0) * (1 + np.abs(x - 1.0))
+
+    found = follow(away, np.array([1.0 + 1e-3]), np.array([-3.0]), np.array([3.0]))
+    assert found.x[0] == 3.0  # a bound holds it
+
+    def uphill(x):  # the slope changes its sign with every step, however short
+        return np.where(x == 1.0, 1.0, -5.0)
+
+    found = follow(uphill, np.ones(1), np.full(1, -3.0), np.full(1, 3.0))
+    assert not found.converged and "no step" in found.message
+    np.testing.assert_array_equal(found.x, 1.0)
+
+
+def test_following_slopes_begins_with_curvature_that_is_known_and_hands_on_its_own():
+    dims = 8
+    Q, _ = np.linalg.qr(np.random.default_rng(0).normal(size=(dims, dims)))
+    A, box = (Q * np.logspace(-1, 2, dims)) @ Q.T, np.full(dims, 9.0)
+    start, centre = np.full(dims, 0.5), np.full(dims, 0.2)
+    cold = follow(slopes(quadratic(A, 0 * start)), start, -box, box, tolerance=1e-8)
+    before = cold.inverse_hessian.copy()
+    warm = follow(
+        slopes(quadratic(A, centre)),
+        start,
+        -box,
+        box,
+        tolerance=1e-8,
+        inverse_hessian=cold.inverse_hessian,
+    )
+    assert cold.converged and warm.converged
+    assert 2 * warm.evaluations <= cold.evaluations
+    np.testing.assert_array_equal(cold.inverse_hessian, before)
+    np.testing.assert_allclose(warm.x, centre, atol=1e-3)
+
+
+def test_following_slopes_costs_one_evaluation_at_the_minimum_or_with_nothing_to_vary():
+    nothing = np.empty(0)
+    assert follow(lambda x: x, nothing, nothing, nothing).evaluations == 1
+    found = follow(lambda x: x, np.zeros(2), -np.ones(2), np.ones(2))
+    assert found.converged and found.evaluations == 1 and found.inverse_hessian is None

@@ -56,7 +56,9 @@ def test_the_log_marginal_likelihood_is_the_normal_log_density_of_scipy(name, no
     variances = np.full(9, 0.05) if noise is None else np.nan_to_num(noise.numpy(), nan=0.05)
     covariance = KERNELS[name](X, X).detach().numpy() + np.diag(variances)
     expected = stats.multivariate_normal(np.full(9, 0.7), covariance).logpdf(y.numpy())
-    assert model.log_marginal_likelihood(X, y, noise).value.item() == pytest.approx(expected, rel=1e-10)
+    assert model.log_marginal_likelihood(X, y, noise).value.item() == pytest.approx(
+        expected, rel=1e-10
+    )
     np.testing.assert_allclose(model.covariance(X, noise).detach(), covariance, atol=1e-13)
 
 

@@ -184,6 +184,51 @@ def test_law_every_kernel_computes_batches_as_it_does_one_by_one(kernel, rng):
                 torch.testing.assert_close(itself[i, j], kernel(X1[i, j], X1[i, j]))
 
 
+@pytest.mark.parametrize("kernel", EVERY_KERNEL)
+def test_law_evaluate_writes_the_matrix_into_a_part_of_another_and_nowhere_else(kernel, rng):
+    workspace = Workspace()
+    for n, m in ((6, 4), (9, 7), (1, 5)):
+        X1, X2 = rows(rng, n).requires_grad_(), rows(rng, m)
+        for dtype, tolerance in ((torch.float64, 1e-13), (torch.float32, 5e-7)):
+            for X in (X2, X1):  # k(X1, X2) and k(X1, X1)
+                whole = torch.full((n + 2, len(X) + 3), math.nan, dtype=dtype)
+                part = whole[1:-1, 2:-1]
+                returned = kernel.evaluate(X1, X, part, workspace)
+                assert returned.data_ptr() == part.data_ptr() and not returned.requires_grad
+                expected = kernel(X1, X).detach()
+                near = {"rtol": tolerance, "atol": tolerance}
+                torch.testing.assert_close(part.double(), expected, **near)
+                assert whole.isnan().sum() == whole.numel() - part.numel()
+    fresh = kernel.evaluate(X1, X2, torch.empty(1, 7).double()[:, :5])
+    torch.testing.assert_close(fresh, kernel(X1, X2[:5]).detach(), rtol=1e-13, atol=1e-13)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+@pytest.mark.parametrize("kernel", EVERY_KERNEL)
+def test_law_evaluate_gives_the_diagonal_however_far_from_the_origin(kernel, dtype, rng):
+    X = rows(rng, 30) + 3
+    K = kernel.evaluate(X, X, torch.empty(30, 30, dtype=dtype))
+    near = 1e-14 if dtype == torch.float64 else 3e-7
+    torch.testing.assert_close(
+        K.diagonal().double(), kernel.diagonal(X).detach(), rtol=near, atol=0
+    )
+    empty = torch.empty(0, 30, dtype=dtype)
+    assert kernel.evaluate(X[:0], X, empty).shape == (0, 30)
+    assert kernel.evaluate(X, X[:0], empty.T).shape == (30, 0)
+
+
+@pytest.mark.parametrize("kernel", EVERY_KERNEL)
+def test_law_pullbacks_may_be_asked_twice_and_in_any_order(kernel, rng):
+    X1, X2, G = rows(rng, 6), rows(rng, 4), normal(rng, 6, 4)
+    linearised = kernel.linearise(X1, X2, Workspace())
+    K, before = linearised.K.clone(), G.clone()
+    inputs, parameters = linearised.inputs(G), linearised.parameters(G)
+    assert torch.equal(linearised.inputs(G), inputs)
+    for again, first in zip(linearised.parameters(G), parameters, strict=True):
+        assert torch.equal(again, first)
+    assert torch.equal(linearised.K, K) and torch.equal(G, before)
+
+
 @pytest.mark.parametrize("kernel", SHIFTABLE)
 def test_law_a_shift_of_all_inputs_by_a_million_changes_nothing(kernel, rng):
     X1, X2 = ((rows(rng, n) * 1024).round() / 1024 for n in (7, 5))  # so that the shift is exact

@@ -1,0 +1,87 @@
+"""The cache of a posterior with exact weights and quick variances, a little too large."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from surrogate.kernels.base import Kernel
+from surrogate.models.cache import Cache, Explained
+from surrogate.models.covariance import dense_covariance
+from surrogate.models.root import InverseRoot
+from surrogate.operators.basic import Diagonal
+from surrogate.operators.kernel import KernelOperator
+from surrogate.solvers.bbmm import BBMM
+from surrogate.solvers.cholesky import BorderedFactor, Cholesky, CholeskyFactor
+from surrogate.solvers.preconditioners import Preconditioner, clusters
+
+
+@dataclass(frozen=True)
+class RootedCache(Cache):
+    """α by a Cholesky factor of K̂, variances by `InverseRoot`.
+
+    Attributes:
+        factor: Of K̂.
+        residual: y - m, shape (n,).
+        root: Subspace that variances are found in.
+        kernel: k, frozen.
+        block: Most rows of a cluster.
+    """
+
+    factor: CholeskyFactor | BorderedFactor
+    residual: Tensor
+    root: InverseRoot
+    kernel: Kernel
+    block: int
+
+    @staticmethod
+    def of(
+        kernel: Kernel, X: Tensor, noise: Tensor, residual: Tensor, solver: Cholesky, options: BBMM
+    ) -> RootedCache:
+        """Factor k(X, X) + noise, and find the root by one product with it."""
+        K = KernelOperator(kernel, X, storage="tiles")  # a few rows and blocks of it
+        structure = options.structure(K, noise)
+        P = Preconditioner(K, noise, structure)
+        basis = P.solve(P.L.mT)
+        Khat = dense_covariance(kernel, X, noise)
+        product = (basis.mT @ Khat).mT
+        root = InverseRoot.of(K + Diagonal(noise), basis, structure.clusters, product=product)
+        factor = solver.factor(Khat, out=Khat)
+        return RootedCache(factor, residual, root, kernel, options.block)
+
+    @cached_property
+    def alpha(self) -> Tensor:
+        return self.solve(self.residual.unsqueeze(1)).squeeze(1)
+
+    def solve(self, B: Tensor) -> Tensor:
+        return self.factor.solve(B)
+
+    def explain(self, k: Tensor, prior: Tensor) -> Explained:
+        projection = self.root.project(k)
+        short = (prior - projection.explained).clamp_min(0.0)
+        return Explained(projection.explained, short, lambda: self.root.weights(projection))
+
+    def quadratic(self, k: Tensor) -> Tensor:
+        form = k @ self.solve(k.detach().reshape(-1, k.shape[-1]).mT).mT.reshape(k.shape).mT
+        form = form + form.mT
+        return form - 0.5 * form.detach()  # half of the derivative comes from either k
+
+    def precisions(self) -> Tensor:
+        identity = torch.eye(len(self.residual), dtype=self.residual.dtype)
+        return torch.cat([self.solve(part.mT).mT for part in identity.split(1024)]).diagonal()
+
+    def append(
+        self, K12: Tensor, K22: Tensor, residual: Tensor, X: Tensor, noise: Tensor
+    ) -> RootedCache:
+        """In O(n² m), without a copy of the factor."""
+        if isinstance(self.factor, BorderedFactor):
+            factor = self.factor.append(K12, K22)
+        else:
+            factor = BorderedFactor.of(self.factor, K12, K22)
+        new = self.kernel.coordinates(X[len(self.residual) :])
+        root = self.root.append(K12, K22, clusters(new, self.block))
+        both = torch.cat([self.residual, residual])
+        return RootedCache(factor, both, root, self.kernel, self.block)
