@@ -54,8 +54,9 @@ _LARGE = Auto(
 
 # From this n on several threads are quicker than one; below, they wait for each other.
 _THREADS_FROM = 1000
+_SEARCH_THREADS_FROM = 20_000
 
-__all__ = ["Belief", "Data", "Modeller", "make_model", "threads_for"]
+__all__ = ["Belief", "Data", "Modeller", "make_model", "search_threads_for", "threads_for"]
 
 
 def threads_for(n: int) -> AbstractContextManager[None]:
@@ -65,6 +66,14 @@ def threads_for(n: int) -> AbstractContextManager[None]:
     a resumed run must propose the same bits.
     """
     return one_thread() if n < _THREADS_FROM else nullcontext()
+
+
+def search_threads_for(n: int) -> AbstractContextManager[None]:
+    """The threads that search an acquisition over n observations, as a scope.
+
+    Many small steps, for which threads wait longer than they work wherever other programs run.
+    """
+    return one_thread() if n < _SEARCH_THREADS_FROM else nullcontext()
 
 
 @dataclass(frozen=True)

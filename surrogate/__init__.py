@@ -46,6 +46,7 @@ from surrogate.models import (
     prior_set,
     rmse,
 )
+from surrogate.operators import Dense, Diagonal, KernelOperator, LinearOperator
 from surrogate.solvers import (
     BBMM,
     Auto,
@@ -54,6 +55,10 @@ from surrogate.solvers import (
     Estimate,
     NotConverged,
     NotPositiveDefinite,
+    Solution,
+    SolveInfo,
+    log_marginal_likelihood,
+    solve,
 )
 from surrogate.threads import one_thread
 
@@ -63,11 +68,15 @@ __all__ = [
     "Auto",
     "Cholesky",
     "CholeskyFactor",
+    "Dense",
+    "Diagonal",
     "Estimate",
     "ExactGP",
     "FitReport",
     "Hamming",
     "Kernel",
+    "KernelOperator",
+    "LinearOperator",
     "LogNormal",
     "Matern12",
     "Matern32",
@@ -81,13 +90,17 @@ __all__ = [
     "Product",
     "SamplePaths",
     "Scaled",
+    "Solution",
+    "SolveInfo",
     "Sum",
     "UnscaledData",
     "coverage",
     "fit",
+    "log_marginal_likelihood",
     "nlpd",
     "one_thread",
     "positive_parameter",
     "prior_set",
     "rmse",
+    "solve",
 ]

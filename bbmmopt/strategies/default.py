@@ -14,7 +14,7 @@ from bbmmopt.acquisition import (
     UpperConfidenceBound,
 )
 from bbmmopt.explain import ACQUISITIONS
-from bbmmopt.modelling import Belief, Data, Modeller, threads_for
+from bbmmopt.modelling import Belief, Data, Modeller, search_threads_for
 from bbmmopt.search import Domain, Found, Search, maximise
 from bbmmopt.space import Space
 from bbmmopt.strategies.base import Proposal, Request, generator
@@ -90,7 +90,7 @@ class Global:
 
     def find(self, acquisition: str, belief: Belief, request: Request) -> Found:
         """The unseen point where an acquisition function is largest."""
-        with threads_for(len(belief.data.y)):
+        with search_threads_for(len(belief.data.y)):
             return maximise(
                 make_acquisition(acquisition, belief),
                 Domain(self.space, request.fixed, request.seen),

@@ -21,7 +21,7 @@ from surrogate.operators.bordered import Bordered
 from surrogate.operators.kernel import KernelOperator, Storage
 from surrogate.solvers.base import NotConverged, SolveInfo
 from surrogate.solvers.bbmm import BBMM
-from surrogate.solvers.mbcg import Solution, mbcg
+from surrogate.solvers.mbcg import Solution
 from surrogate.solvers.preconditioners import Preconditioner, Structure, clusters
 
 _COLUMNS = 128  # variances solved for at once
@@ -137,14 +137,12 @@ class ProductCache(Cache):
     def _solve(
         self, B: Tensor, tolerance: float, guess: Tensor | None = None, warn: bool = True
     ) -> Solution:
-        return mbcg(
+        return self.options.solve(
             self.operator,
+            self.preconditioner,
             B,
-            preconditioner=self.preconditioner,
             guess=guess,
             tolerance=tolerance,
-            max_steps=self.options.max_steps,
-            refine=True,
             warn=warn,
         )
 

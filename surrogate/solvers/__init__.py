@@ -2,7 +2,7 @@
 
 from surrogate.solvers.auto import Auto, Choice, Solver
 from surrogate.solvers.base import NotConverged, SolveInfo, exact_info
-from surrogate.solvers.bbmm import BBMM, System
+from surrogate.solvers.bbmm import BBMM, System, solve
 from surrogate.solvers.cholesky import Cholesky, CholeskyFactor, NotPositiveDefinite
 from surrogate.solvers.inv_quad_logdet import (
     Estimate,
@@ -40,4 +40,5 @@ __all__ = [
     "log_marginal_likelihood",
     "log_quadratic_forms",
     "mbcg",
+    "solve",
 ]

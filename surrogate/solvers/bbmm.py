@@ -17,8 +17,12 @@ from surrogate.solvers.mbcg import Solution, mbcg
 from surrogate.solvers.preconditioners import Preconditioner, Structure
 
 # Rank of the preconditioner: √(100 n), so that building it, n r², costs about as much as a few of
-# the products it saves; and no more than this share of n.
-_RANK, _SHARE = 100.0, 8
+# the products it saves; no more than this share of n, and no more than `_MOST`: n = 50,000 would
+# otherwise spend as much memory on low-rank factors as on K in float32.
+_RANK, _SHARE, _MOST = 100.0, 8, 1500
+# Columns of the smallest block: fewer get random helpers. A stored product with 8 columns takes
+# twice as long as with one, and α is found in a third of the steps or fewer.
+_BLOCK = 8
 
 
 @dataclass(frozen=True)
@@ -66,7 +70,7 @@ class BBMM:
         """Rank of the preconditioner for n points."""
         if self.rank is not None:
             return min(self.rank, n)
-        return min(round(math.sqrt(_RANK * n)), max(n // _SHARE, min(n, 64)))
+        return min(round(math.sqrt(_RANK * n)), max(n // _SHARE, min(n, 64)), _MOST)
 
     def generator(self) -> torch.Generator:
         """A fresh generator with the seed."""
@@ -77,8 +81,45 @@ class BBMM:
         rank, generator = self.rank_for(K.n), self.generator()
         return Structure.of(K, noise, rank=rank, block=self.block, generator=generator)
 
+    def solve(
+        self,
+        operator: LinearOperator,
+        preconditioner: Preconditioner,
+        B: Tensor,
+        *,
+        guess: Tensor | None = None,
+        tolerance: float | None = None,
+        warn: bool = True,
+    ) -> Solution:
+        """K̂⁻¹B for B (n, t), by `mbcg` with true residuals in float64.
+
+        Args:
+            operator: K̂.
+            preconditioner: P ≈ K̂.
+            B: Shape (n, t).
+            guess: Where to start from, shape (n, t).
+            tolerance: Relative residual; `self.tolerance` unless given.
+            warn: Whether to warn with NotConverged.
+        """
+        n, t = B.shape
+        helpers = None
+        if t < _BLOCK <= n:
+            generator = self.generator()
+            helpers = torch.randn(n, _BLOCK - t, generator=generator, dtype=torch.float64)
+        return mbcg(
+            operator,
+            B,
+            preconditioner=preconditioner,
+            guess=guess,
+            helpers=helpers,
+            tolerance=self.tolerance if tolerance is None else tolerance,
+            max_steps=self.max_steps,
+            refine=True,
+            warn=warn,
+        )
+
     def system(self, K: LinearOperator, noise: Tensor) -> System:
-        """K̂ = K + diag(noise) and all that solving with it takes.
+        """K̂ = K + diag(noise) and its preconditioner.
 
         Args:
             K: Without noise.
@@ -111,23 +152,41 @@ class System:
         """P ≈ K̂."""
         return Preconditioner(self.K, self.noise, self.options.structure(self.K, self.noise))
 
-    def solve(
-        self,
-        B: Tensor,
-        *,
-        guess: Tensor | None = None,
-        tolerance: float | None = None,
-        refine: bool = True,
-        warn: bool = True,
-    ) -> Solution:
+    def solve(self, B: Tensor) -> Solution:
         """K̂⁻¹B for B (n, t), as accurate as the options say."""
-        return mbcg(
-            self.operator,
-            B,
-            preconditioner=self.preconditioner,
-            guess=guess,
-            tolerance=self.options.tolerance if tolerance is None else tolerance,
-            max_steps=self.options.max_steps,
-            refine=refine,
-            warn=warn,
+        return self.options.solve(self.operator, self.preconditioner, B)
+
+
+def solve(
+    K: LinearOperator, noise: Tensor | float, B: Tensor, solver: BBMM | None = None
+) -> Solution:
+    """(K + noise)⁻¹B for a matrix that is known by its products.
+
+    Args:
+        K: Symmetric positive semi-definite; `diagonal` and `rows` are asked for a preconditioner,
+            unless `BBMM(rank=0)`.
+        noise: Added to its diagonal: variances, shape (n,) or (), positive.
+        B: Right-hand sides, shape (n, t).
+        solver: Tolerance and preconditioner.
+
+    Returns:
+        The solution, what it leaves of B, and how it went.
+
+    Raises:
+        ValueError: If shapes do not match, or a number is not finite or not positive.
+    """
+    solver = solver or BBMM()
+    return solver.system(K, as_variances(noise, K.n)).solve(torch.as_tensor(B))
+
+
+def as_variances(noise: Tensor | float, n: int) -> Tensor:
+    """Noise variances (n,), or raise unless they are positive, one or n of them."""
+    noise = torch.as_tensor(noise, dtype=torch.float64)
+    if noise.shape not in ((), (n,)):
+        raise ValueError(f"noise must have shape ({n},) or (); got {tuple(noise.shape)}.")
+    if not bool(((noise > 0) & noise.isfinite()).all()):
+        raise ValueError(
+            f"noise must hold finite, positive variances; "
+            f"got values from {float(noise.min()):.3g} to {float(noise.max()):.3g}."
         )
+    return noise.expand(n)

@@ -14,7 +14,7 @@ from surrogate.checks import check_finite
 from surrogate.operators.base import LinearOperator
 from surrogate.operators.basic import Diagonal
 from surrogate.solvers.base import SolveInfo
-from surrogate.solvers.bbmm import BBMM
+from surrogate.solvers.bbmm import BBMM, as_variances
 from surrogate.solvers.lanczos import BlockLanczos
 from surrogate.solvers.mbcg import mbcg
 from surrogate.solvers.preconditioners import Preconditioner
@@ -246,15 +246,8 @@ def log_marginal_likelihood(
     y = torch.as_tensor(y, dtype=torch.float64)
     if y.shape != (K.n,):
         raise ValueError(f"y must have shape ({K.n},), as K does; got {tuple(y.shape)}.")
-    if noise.shape not in ((), (K.n,)):
-        raise ValueError(f"noise must have shape ({K.n},) or (); got {tuple(noise.shape)}.")
-    if not bool(((noise > 0) & noise.isfinite()).all()):
-        raise ValueError(
-            f"noise must hold finite, positive variances; "
-            f"got values from {float(noise.min()):.3g} to {float(noise.max()):.3g}."
-        )
+    noise = as_variances(noise, K.n)
     check_finite("y", y)
-    noise = noise.expand(K.n)
     with torch.no_grad():
         system = solver.system(K, noise)
         P = system.preconditioner

@@ -172,6 +172,9 @@ def test_helpers_shorten_the_solve_and_do_not_show(rng):
         assert helped.U.shape == helped.R.shape == B.shape
         assert helped.info.residual.shape == (2,)
         assert bool((residuals(K.A, helped, B) <= 1e-8).all())
+    easy = torch.linalg.eigh(K.A)[1][:, -2:]
+    helped = mbcg(K, easy + 1e-4 * B, helpers=normal(rng, 120, 3), tolerance=1e-2)
+    assert helped.info.products <= 3  # the helpers themselves are far from solved
 
 
 # --- Warm starts. ----------------------------------------------------------------------
@@ -218,6 +221,7 @@ def test_what_float64_cannot_reach_ends_with_a_warning_and_the_best_there_was(rn
         solution = mbcg(Dense(K), B, tolerance=1e-17)
     assert bool((residuals(K, solution, B) < 1e-10).all())
     assert solution.info.products < 500
+    assert int(solution.info.steps.min()) >= solution.info.products - 5
     assert not bool(solution.info.converged.any())
     torch.testing.assert_close(residuals(K, solution, B), solution.info.residual)
 

@@ -253,6 +253,17 @@ def test_pivots_are_drawn_in_proportion_to_what_is_left(rng):
     assert bool(((found - draws * expected).abs() <= 4.5 * error + 1e-6).all())
 
 
+def test_rows_that_fall_short_of_the_diagonal_end_the_search(rng):
+    class Inconsistent(Dense):
+        def diagonal(self):
+            return super().diagonal() + 0.5
+
+    B = normal(rng, 30, 4)
+    pivots = random_pivots(Inconsistent(B @ B.T), torch.zeros(30).double(), 20, rng)
+    assert 4 <= len(pivots) <= 20
+    assert len(pivots.unique()) == len(pivots)
+
+
 def test_the_same_seed_takes_the_same_pivots(rng):
     operator, noise = KernelOperator(Matern52(2, 0.3), uniform(rng, 90, 2)), torch.full((90,), 0.01)
     first, second, other = (structure(operator, noise, 20, 0, seed) for seed in (1, 1, 2))

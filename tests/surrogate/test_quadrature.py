@@ -61,6 +61,22 @@ def test_quadrature_brackets_the_truth_for_each_vector_of_200_problems():
         assert bool((exact <= upper + slack).all()), seed
 
 
+def test_one_step_for_one_vector_is_quadrature_with_one_node_and_with_two(rng):
+    A, g, floor = (
+        spd_matrix(torch.logspace(-1, 1, 9, dtype=torch.float64), rng),
+        normal(rng, 9),
+        0.05,
+    )
+    size, mean = float(g @ g), float(g @ A @ g / (g @ g))
+    variance = float((A @ g) @ (A @ g)) / size - mean**2
+    node = mean + variance / (mean - floor)  # beside the floor, so that both moments are right
+    weight = (mean - floor) / (node - floor)
+    lower, upper = forms(A, torch.eye(9).double(), g.unsqueeze(1), floor, max_steps=1)
+    assert float(upper) == pytest.approx(size * math.log(mean))
+    radau = size * (weight * math.log(node) + (1 - weight) * math.log(floor))
+    assert float(lower) == pytest.approx(radau)
+
+
 @pytest.mark.parametrize("seed", range(4))
 def test_the_bracket_closes_as_steps_are_added(seed):
     K, P, B = problem(seed)
