@@ -49,8 +49,6 @@ with torch.no_grad():
     column = K.matmul((t == t[-77])[:, None].double())  # covariance with a day after the last seen
     solution = solver.system(K, noises).solve(torch.cat([y[:, None], column], 1))
     mean, explained = K.matmul(solution.U)[-77]
-print(
-    f"period {2 * torch.pi / frequency:.2f} (30), decay {1 / decay:.0f} (200), noise {noise:.3f} (0.25)"
-)
+print(f"period {2 * torch.pi / frequency:.2f} (true: 30), noise {noise:.3f} (true: 0.25)")
 print(f"log likelihood {likelihood}\nsolve: {solution.info}")
 print(f"a day ahead: {mean:.2f} ± {2 * (k[0] - explained).sqrt():.2f}, was {truth[-77]:.2f}")
