@@ -17,7 +17,7 @@ import argparse
 
 import torch
 
-from surrogate import BBMM, LinearOperator, log_marginal_likelihood
+from surrogate import BBMM, LinearOperator, log_marginal_likelihood, solve
 
 
 class Stationary(LinearOperator):  # k[|i - j|], a corner of a circulant matrix of twice the size
@@ -37,7 +37,7 @@ truth = (2 * torch.pi * t / 30 + 0.1 * kicks.cumsum(0)).sin() + (t / 200).sin()
 y = torch.where(lost, 0.0, truth + 0.5 * errors)
 
 logs = torch.tensor([1.0, 0.01, 0.22, 1.0, 0.005, 0.5]).double().log().requires_grad_()
-search, solver = torch.optim.Rprop([logs], lr=0.05), BBMM(rank=0, block=0, tolerance=1e-5)
+search, solver = torch.optim.Rprop([logs], lr=0.05), BBMM(rank=0, tolerance=1e-5)
 for s in 20 * [t[:5000]] + [t]:
     size, decay, frequency, drift, rate, noise = logs.exp()
     k = size * (-decay * s).exp() * (frequency * s).cos() + drift * (-((rate * s) ** 2)).exp()
@@ -47,7 +47,7 @@ for s in 20 * [t[:5000]] + [t]:
     search.step()
 with torch.no_grad():
     column = K.matmul((t == t[-77])[:, None].double())  # covariance with a day after the last seen
-    solution = solver.system(K, noises).solve(torch.cat([y[:, None], column], 1))
+    solution = solve(K, noises, torch.cat([y[:, None], column], 1), solver)
     mean, explained = K.matmul(solution.U)[-77]
 print(f"period {2 * torch.pi / frequency:.2f} (true: 30), noise {noise:.3f} (true: 0.25)")
 print(f"log likelihood {likelihood}\nsolve: {solution.info}")

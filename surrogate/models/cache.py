@@ -41,7 +41,7 @@ class Cache(ABC):
 
     residual: Tensor
 
-    @property
+    @cached_property
     @abstractmethod
     def alpha(self) -> Tensor:
         """α = K̂⁻¹(y - m), shape (n,)."""
@@ -146,7 +146,7 @@ class CholeskyCache(Cache):
             root[n:, :n] = -corner @ (factor.L[n:, :n] @ self.inverse_root)
             root[n:, n:] = corner
             # `cached_property` looks here first; the field itself is never set twice.
-            extended.__dict__["inverse_root"] = root
+            vars(extended)["inverse_root"] = root
         return extended
 
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from surrogate.checks import as_matrix, as_noise, as_targets
 from surrogate.kernels.base import Kernel, positive_parameter
-from surrogate.models.covariance import kernel_operator
+from surrogate.models.covariance import helped, kernel_operator
 from surrogate.models.priors import DIMENSION_SCALED, LogPriors, Prior, PriorSet, prior_set
 from surrogate.solvers.auto import Auto, Solver, for_prediction
 from surrogate.solvers.bbmm import BBMM
@@ -157,7 +157,7 @@ class ExactGP(nn.Module):
 
     def _estimate(self, X: Tensor, y: Tensor, noise: Tensor, solver: BBMM) -> Estimate:
         with torch.no_grad():
-            variances = self.noise_variances(noise)
+            variances = helped(self.noise_variances(noise), self.kernel.diagonal(X))
             K = kernel_operator(self.kernel, X, variances, solver)
             system = solver.system(K, variances)
             P = system.preconditioner
@@ -179,9 +179,9 @@ class ExactGP(nn.Module):
         parameters = [*self.kernel.parameters(), self.constant]
         gradients = [*K.pullback(A, B), solved.alpha.sum()]
         # Terms that are zero, and whose gradient is that of the likelihood.
-        value = estimate.value + (by_noise * (self.noise_variances(noise) - variances)).sum()
+        value = estimate.value + (by_noise * _zero(self.noise_variances(noise))).sum()
         for p, g in zip(parameters, gradients, strict=True):
-            value = value + (g * (p - p.detach())).sum()
+            value = value + (g * _zero(p)).sum()
         return replace(estimate, value=value)
 
     def condition(self, X: Tensor, y: Tensor, noise: Tensor | None = None) -> Posterior:
@@ -199,6 +199,11 @@ class ExactGP(nn.Module):
 
         X = as_matrix("X", X, self.dims)
         return Posterior.of(self, X, as_targets("y", y, len(X)), as_noise(noise, len(X)))
+
+
+def _zero(values: Tensor) -> Tensor:
+    """Zeros whose derivative is that of the values."""
+    return values - values.detach()
 
 
 def _clone(module: _Module) -> _Module:

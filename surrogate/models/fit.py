@@ -205,6 +205,11 @@ class _Found:
     storage: Storage = "float64"
 
 
+def _rows(data: _Data, which: Tensor) -> _Data:
+    X, y, noise = data
+    return X[which], y[which], noise[which]
+
+
 def _threads(n: int) -> AbstractContextManager[None]:
     return nullcontext() if n >= _THREADS_PAY_FROM else one_thread()
 
@@ -258,7 +263,7 @@ def _by_products(
     if not warm.n or limits.restart:
         few = order[:first]
         rough = _Limits(limits.restart, limits.max_evaluations, max(_ROUGH, limits.tolerance))
-        subset = tuple(part[few] for part in data)
+        subset = _rows(data, few)
         with _threads(first):
             found = _exactly(parameters, subset, Cholesky(), warm, rough)
         starts, jitter = found.starts, found.jitter
@@ -268,8 +273,7 @@ def _by_products(
     undecided = _UNDECIDED * len(x) / (2 * options.probes)
     for size in others[:-1]:
         if size > warm.n:
-            some = order[:size]
-            objective = ProductObjective(parameters, *(part[some] for part in data), options)
+            objective = ProductObjective(parameters, *_rows(data, order[:size]), options)
             run = _follow(objective, x, warm, size, undecided, limits)
             x, warm = run.x, _Warm(size, run.inverse_hessian)
     objective = ProductObjective(parameters, *data, options)
@@ -278,7 +282,8 @@ def _by_products(
     run = _follow(objective, x, warm, n, undecided, limits)
     after, gradient = objective.with_value(run.x)
     converged, message = run.converged, run.message
-    if after.upper + parameters.log_prior() < before.lower + prior_before:
+    loss = before.lower + prior_before - (after.upper + parameters.log_prior())
+    if loss > len(x) / options.probes:  # twice what probes leave undecided
         # Slopes alone can lead over a ridge into a lower valley.
         after, gradient = objective.with_value(x)
         converged, message = False, "the search by slopes went astray; its start is better"

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from surrogate.models.covariance import storage_for
+from surrogate.models.covariance import helped, storage_for
 from surrogate.models.exact import ExactGP, log_marginal_likelihood_and_gradient
 from surrogate.operators.basic import Diagonal
 from surrogate.operators.kernel import KernelOperator, Storage
@@ -160,7 +160,8 @@ class ProductObjective:
         self.evaluations += 1
         self.parameters.move(free)
         model = self.parameters.model
-        noise = model.noise_variances(self._noise).detach()
+        with torch.no_grad():
+            noise = helped(model.noise_variances(self._noise), model.kernel.diagonal(self._X))
         storage = storage_for(model.kernel, self._X, noise, self._options)
         if storage != self.storage:
             self.storage, self._workspace = storage, Workspace()  # the other one would stay

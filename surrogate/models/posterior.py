@@ -99,7 +99,7 @@ class Posterior:
         if isinstance(cache, ProductCache):
             rank = cache.root.rank if "root" in cache.__dict__ else 0
             storage = cache.storage
-            return PosteriorInfo("bbmm", self._reason, n, 0.0, cache.info, rank, storage)
+            return PosteriorInfo("bbmm", self._reason, n, cache.jitter, cache.info, rank, storage)
         assert isinstance(cache, CholeskyCache | RootedCache)
         rank = cache.root.rank if isinstance(cache, RootedCache) else n
         return PosteriorInfo("cholesky", self._reason, n, cache.factor.jitter, rank=rank)

@@ -58,7 +58,10 @@ class ProductCache(Cache):
     @property
     def storage(self) -> Storage:
         """Where K is kept."""
-        return self.K.storage if isinstance(self.K, KernelOperator) else self.border.inner.storage
+        if self.border is not None:
+            return self.border.inner.storage
+        assert isinstance(self.K, KernelOperator)
+        return self.K.storage
 
     @cached_property
     @torch.inference_mode(False)
@@ -112,7 +115,7 @@ class ProductCache(Cache):
         share = _OF_CHANGE * self.border.surprise / max(float(self.residual.norm()), 1e-300)
         return min(asked, max(share, _OF_CHANGE * asked))
 
-    @property
+    @cached_property
     def alpha(self) -> Tensor:
         return self._solved[0]
 
@@ -277,7 +280,7 @@ class ProductCache(Cache):
             border=_Border(self, K12, K22, index, float(surprise.norm())),
         )
         # `cached_property` looks here first; the fields themselves are never set twice.
-        extended.__dict__.update(K=K, variances=variances, preconditioner=P)
+        vars(extended).update(K=K, variances=variances, preconditioner=P)
         return extended
 
 

@@ -53,6 +53,7 @@ class RootedCache(Cache):
         return RootedCache(factor, residual, root, kernel, options.block)
 
     @cached_property
+    @torch.inference_mode(False)
     def alpha(self) -> Tensor:
         return self.solve(self.residual.unsqueeze(1)).squeeze(1)
 

@@ -270,7 +270,7 @@ def test_each_solve_of_a_fit_starts_from_the_one_before(rng):
     ]
     near = objectives[0].parameters.position()
     objectives[0](near)
-    before, after = objectives[0].products, near + 0.02
+    before, after = objectives[0].products, near + 1e-3
     warm, cold = (objective(after) for objective in objectives)
     assert 2 * (objectives[0].products - before) <= objectives[1].products
     # Probes that were drawn nearby are other probes, and estimate the same.
@@ -283,7 +283,7 @@ def test_each_solve_of_a_fit_starts_from_the_one_before(rng):
 
 @EVERY_KERNEL
 def test_the_same_seed_gives_the_same_fit_to_the_bit(name, rng, monkeypatch):
-    monkeypatch.setattr("surrogate.models.fit._SUBSET", 20)  # to 9, 35 and 140 observations
+    monkeypatch.setitem(fit.__globals__, "_SUBSET", 20)  # to 9, 35 and 140 observations
     X, y = data(rng, 140)
     options = BBMM(rank=10, block=15)
     first, second = (

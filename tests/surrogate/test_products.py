@@ -123,10 +123,13 @@ def test_the_bracket_of_a_variance_holds_it_and_is_as_narrow_as_asked_for(noise,
     assert (lower <= exact + rounding).all() and (exact <= upper + rounding).all()
 
 
-def test_of_a_loose_solve_the_square_of_its_residual_is_left_in_covariances(rng):
-    loose = BBMM(tolerance=1e-2, rank=10, block=10)
+@pytest.mark.parametrize(("storage", "tolerance"), [("float64", 1e-2), ("float32", 1e-4)])
+def test_of_a_loose_solve_the_square_of_its_residual_is_left_in_covariances(
+    storage, tolerance, rng
+):
+    loose = BBMM(tolerance=tolerance, rank=10, block=10, storage=storage)
     for noise in (1e-1, 1e-3):
-        X, y = data(rng, 70, noise)
+        X, y = data(rng, 150, noise)
         posterior = model_of("matern52", loose, noise).condition(X, y)
         X_new = torch.cat([X[:10], rows(rng, 5)])
         received = posterior.joint(X_new)[1]
@@ -134,10 +137,10 @@ def test_of_a_loose_solve_the_square_of_its_residual_is_left_in_covariances(rng)
         # Too much, never too little: so no eigenvalue is negative.
         assert torch.linalg.eigvalsh(received).min() > -1e-12
         assert torch.linalg.eigvalsh(over).min() > -1e-12
-        assert 1e-9 < over.abs().max() < 2e-2 * noise
+        assert 0 < over.abs().max() < 5 * tolerance
         exact = model_of("matern52", Cholesky(), noise).condition(X, y)
         ratio = posterior.leave_one_out()[1] / exact.leave_one_out()[1]
-        assert (ratio >= 1 - 1e-12).all() and 1 + 1e-9 < ratio.max() < 1.001
+        assert (ratio >= 1 - 1e-11).all() and (ratio <= 1 + 1e-4).all()
 
 
 # --------------------------------------------------------------------------------------
