@@ -47,6 +47,7 @@ _WARP_FROM = 5  # different values, below which a power is not to be told from t
 _LARGE_FROM = 3000
 _GROWTH_LARGE = 1.06
 _LARGE = Auto(
+    fit_from=2 * _FIT_ROWS,
     predict_from=16_000,
     cholesky=Cholesky(root_from=_LARGE_FROM),
     bbmm=BBMM(variance_tolerance=math.inf, tolerance=1e-4),

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from numbers import Real
+from collections.abc import Callable
+from contextlib import suppress
+from numbers import Integral, Real
 from typing import TYPE_CHECKING
 
 import torch
@@ -11,6 +13,10 @@ from torch import Tensor
 
 if TYPE_CHECKING:
     from surrogate.operators.basic import ScaledOperator, SumOperator
+
+# What `check_operator` lets pass: products in float32 are off by about 1e-6 of either.
+_DISAGREEING = 1e-4  # of the largest entry
+_ASYMMETRIC = 1e-5  # of ‖u‖‖Kv‖
 
 
 class LinearOperator(ABC):
@@ -27,7 +33,7 @@ class LinearOperator(ABC):
 
     @abstractmethod
     def matmul(self, V: Tensor) -> Tensor:
-        """Return A @ V, shape (n, t), for V (n, t).
+        """Return A @ V, shape (n, t), for V (n, t) in float64.
 
         Solvers keep their right-hand sides one after another in memory, as the columns of a
         column-major V: `V.mT` is then contiguous.
@@ -37,18 +43,21 @@ class LinearOperator(ABC):
         """Return the diagonal of A, shape (n,)."""
         raise TypeError(
             f"{type(self).__name__} does not say its diagonal, which a preconditioner reads; "
-            f"define `diagonal()`, or solve with rank=0."
+            f"define `diagonal()`, or solve with BBMM(rank=0, block=0)."
         )
 
     def rows(self, index: Tensor) -> Tensor:
         """Return the rows of A at `index` (k,), shape (k, n)."""
         raise TypeError(
             f"{type(self).__name__} does not give its rows, some of which a preconditioner reads; "
-            f"define `rows(index)`, or solve with rank=0."
+            f"define `rows(index)`, or solve with BBMM(rank=0, block=0)."
         )
 
     def blocks(self, index: Tensor) -> Tensor:
-        """Return A[index[c]][:, index[c]] for each c: shape (m, b, b) for `index` (m, b)."""
+        """Return A[index[c]][:, index[c]] for each c: shape (m, b, b) for `index` (m, b).
+
+        Unless defined, from the rows of one c at a time: b of them in memory, but all computed.
+        """
         m, b = index.shape
         blocks = [self.rows(some)[:, some] for some in index]
         return torch.stack(blocks) if m else torch.empty(0, b, b, dtype=torch.float64)
@@ -87,4 +96,85 @@ def check_columns(name: str, V: Tensor, n: int) -> None:
         raise ValueError(
             f"{name} must have shape ({n}, t), one vector per column; got {tuple(V.shape)}. "
             f"For a single vector, pass {name}.unsqueeze(-1)."
+        )
+
+
+@torch.no_grad()
+def check_operator(K: LinearOperator) -> None:
+    """Raise unless K multiplies like a symmetric matrix that has its rows and its diagonal.
+
+    One product with up to three unit vectors and two random ones, the same at each call; what K
+    does not define is not looked at. A mistake in a few entries can go unnoticed.
+
+    Raises:
+        TypeError: If K is no operator, or has no size.
+        ValueError: If a shape is wrong, or K contradicts itself.
+    """
+    name = type(K).__name__
+    if not isinstance(K, LinearOperator):
+        raise TypeError(
+            f"K must be a LinearOperator; got {name}. Pass a stored matrix as Dense(K), or derive "
+            f"a class of your own from LinearOperator."
+        )
+    if not isinstance(getattr(K, "n", None), Integral):
+        raise TypeError(f"{name} does not say its size; set `n`, its number of rows.")
+    n = K.n
+    if not n:
+        return
+    index = torch.tensor(sorted({0, n // 2, n - 1}))
+    V = torch.zeros(n, len(index) + 2, dtype=torch.float64)
+    V[index, torch.arange(len(index))] = 1.0
+    V[:, -2:] = torch.randn(n, 2, generator=torch.Generator().manual_seed(0), dtype=V.dtype)
+    V = V.mT.contiguous().mT
+    KV = _received(f"{name}.matmul(V)", V.shape, lambda: K.matmul(V))
+    if not bool(KV.isfinite().all()):
+        raise ValueError(f"{name}.matmul(V) is not finite; are all parameters and inputs finite?")
+    _check_symmetry(name, V[:, -2:], KV[:, -2:])
+    KV = KV[:, :-2]  # (n, k)
+    largest = float(KV.abs().max())
+    with suppress(TypeError):  # not defined: the preconditioner says so if it needs it
+        rows = _received(f"{name}.rows(index)", KV.mT.shape, lambda: K.rows(index))
+        _check_agreement(f"{name}.rows", index, rows - KV.mT, largest)
+    with suppress(TypeError):
+        diagonal = _received(f"{name}.diagonal()", (n,), K.diagonal)
+        _check_agreement(f"{name}.diagonal", index, diagonal[index] - KV[index].diagonal(), largest)
+    X = K.coordinates
+    if X is not None and (X.ndim != 2 or len(X) != n):
+        raise ValueError(
+            f"{name}.coordinates must be points, shape ({n}, d); got {tuple(X.shape)}."
+        )
+
+
+def _received(call: str, shape: tuple[int, ...], ask: Callable[[], Tensor]) -> Tensor:
+    """The answer in float64, or raise ValueError unless it is floats of this shape."""
+    answer = ask()
+    is_tensor = isinstance(answer, Tensor)
+    if not is_tensor or answer.shape != shape or not answer.is_floating_point():
+        got = f"{tuple(answer.shape)}, {answer.dtype}" if is_tensor else type(answer).__name__
+        raise ValueError(f"{call} must return a float tensor of shape {tuple(shape)}; got {got}.")
+    return answer.to(torch.float64)
+
+
+def _check_agreement(method: str, index: Tensor, gaps: Tensor, largest: float) -> None:
+    """Raise ValueError if what a method tells at `index` is not what the product has there."""
+    gap = float(gaps.abs().max())
+    if not gap <= _DISAGREEING * largest:
+        raise ValueError(
+            f"{method} disagrees with matmul by up to {gap:.3g} at index {index.tolist()}, where "
+            f"the largest entry of the product is {largest:.3g}. Both must be of one matrix, "
+            f"without the noise, which is added to it later."
+        )
+
+
+def _check_symmetry(name: str, V: Tensor, KV: Tensor) -> None:
+    """Raise ValueError unless uᵀ(Kv) = vᵀ(Ku) for the columns u, v of V (n, 2)."""
+    crossed = V.mT @ KV
+    left, right = float(crossed[0, 1]), float(crossed[1, 0])
+    # The larger of the two scales: one of the vectors may lie where K is all but zero.
+    scale = float((V.norm(dim=0).flip(0) * KV.norm(dim=0)).max())
+    if abs(left - right) > _ASYMMETRIC * scale:
+        raise ValueError(
+            f"{name}.matmul is not that of a symmetric matrix: for two random vectors uᵀ(Kv) = "
+            f"{left:.6g}, but vᵀ(Ku) = {right:.6g}, which differ by "
+            f"{abs(left - right) / scale:.2g} of ‖u‖‖Kv‖. A covariance is symmetric."
         )

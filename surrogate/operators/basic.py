@@ -9,7 +9,7 @@ from surrogate.operators.base import LinearOperator, check_columns
 
 
 class Dense(LinearOperator):
-    """A symmetric matrix, stored.
+    """A symmetric matrix, stored in float64.
 
     Args:
         A: Shape (n, n).
@@ -21,7 +21,7 @@ class Dense(LinearOperator):
     def __init__(self, A: Tensor) -> None:
         if A.ndim != 2 or A.shape[0] != A.shape[1]:
             raise ValueError(f"A must be square, shape (n, n); got {tuple(A.shape)}.")
-        self.A, self.n = A, len(A)
+        self.A, self.n = A.to(torch.float64), len(A)
 
     def matmul(self, V: Tensor) -> Tensor:
         check_columns("V", V, self.n)
@@ -38,7 +38,7 @@ class Diagonal(LinearOperator):
     """A diagonal matrix.
 
     Args:
-        values: Its diagonal, shape (n,).
+        values: Its diagonal, shape (n,), kept in float64.
 
     Raises:
         ValueError: If it is not a vector.
@@ -47,7 +47,7 @@ class Diagonal(LinearOperator):
     def __init__(self, values: Tensor) -> None:
         if values.ndim != 1:
             raise ValueError(f"values must have shape (n,); got {tuple(values.shape)}.")
-        self.values, self.n = values, len(values)
+        self.values, self.n = values.to(torch.float64), len(values)
 
     def matmul(self, V: Tensor) -> Tensor:
         check_columns("V", V, self.n)

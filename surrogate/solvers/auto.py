@@ -31,7 +31,10 @@ class Auto:
     """Cholesky while it is the cheaper, BBMM from there on.
 
     A fit evaluates the likelihood ten times and more, a posterior factors K̂ once and then answers
-    each question in n² operations: so the two change over at different sizes.
+    each question in n² operations: so the two change over at different sizes. Measured on two
+    threads, d = 6: at n = 500 both fits take the same time; at 1000 products take a tenth to two
+    thirds, for an optimum up to 0.4 nats lower. For predictions a factor is the quicker at all
+    sizes where it fits: it takes 16 n² bytes while it is made, 4 GB at the size chosen here.
 
     Attributes:
         fit_from: Observations from which a fit works by products.
@@ -40,8 +43,8 @@ class Auto:
         bbmm: From there on.
     """
 
-    fit_from: int = 2000
-    predict_from: int = 10_000
+    fit_from: int = 1000
+    predict_from: int = 16_000
     cholesky: Cholesky = field(default_factory=Cholesky)
     bbmm: BBMM = field(default_factory=BBMM)
 

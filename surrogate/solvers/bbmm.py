@@ -10,7 +10,8 @@ from typing import get_args
 import torch
 from torch import Tensor
 
-from surrogate.operators.base import LinearOperator
+from surrogate.checks import check_finite
+from surrogate.operators.base import LinearOperator, check_columns, check_operator
 from surrogate.operators.basic import Diagonal
 from surrogate.operators.kernel import Storage
 from surrogate.solvers.mbcg import Solution, mbcg
@@ -101,6 +102,7 @@ class BBMM:
             tolerance: Relative residual; `self.tolerance` unless given.
             warn: Whether to warn with NotConverged.
         """
+        check_columns("B", B, operator.n)
         n, t = B.shape
         helpers = None
         if t < _BLOCK <= n:
@@ -118,14 +120,17 @@ class BBMM:
             warn=warn,
         )
 
-    def system(self, K: LinearOperator, noise: Tensor) -> System:
+    def system(self, K: LinearOperator, noise: Tensor | float) -> System:
         """K̂ = K + diag(noise) and its preconditioner.
 
         Args:
             K: Without noise.
-            noise: Variances, shape (n,).
+            noise: Variances, shape (n,) or ().
+
+        Raises:
+            ValueError: If the noise has another shape.
         """
-        return System(self, K, noise)
+        return System(self, K, _one_per_row(noise, K.n))
 
 
 @dataclass(frozen=True)
@@ -150,7 +155,9 @@ class System:
     @cached_property
     def preconditioner(self) -> Preconditioner:
         """P ≈ K̂."""
-        return Preconditioner(self.K, self.noise, self.options.structure(self.K, self.noise))
+        with torch.no_grad():
+            noise = self.noise.detach()
+            return Preconditioner(self.K, noise, self.options.structure(self.K, noise))
 
     def solve(self, B: Tensor) -> Solution:
         """K̂⁻¹B for B (n, t), as accurate as the options say."""
@@ -164,29 +171,41 @@ def solve(
 
     Args:
         K: Symmetric positive semi-definite; `diagonal` and `rows` are asked for a preconditioner,
-            unless `BBMM(rank=0)`.
+            unless `BBMM(rank=0, block=0)`. One product checks that they agree with `matmul`.
         noise: Added to its diagonal: variances, shape (n,) or (), positive.
         B: Right-hand sides, shape (n, t).
         solver: Tolerance and preconditioner.
 
     Returns:
-        The solution, what it leaves of B, and how it went.
+        The solution, what it leaves of B, and how it went; without gradients.
 
     Raises:
-        ValueError: If shapes do not match, or a number is not finite or not positive.
+        TypeError: If K is no operator.
+        ValueError: If shapes do not match, a number is not finite or not positive, or K is not
+            symmetric or contradicts itself.
     """
-    solver = solver or BBMM()
-    return solver.system(K, as_variances(noise, K.n)).solve(torch.as_tensor(B))
+    check_operator(K)
+    noise, B = as_variances(noise, K.n), torch.as_tensor(B, dtype=torch.float64)
+    check_columns("B", B, K.n)
+    check_finite("B", B)
+    return (solver or BBMM()).system(K, noise).solve(B)
 
 
 def as_variances(noise: Tensor | float, n: int) -> Tensor:
     """Noise variances (n,), or raise unless they are positive, one or n of them."""
+    noise = _one_per_row(noise, n)
+    if not bool(((noise > 0) & noise.isfinite()).all()):
+        least, most = noise.detach().aminmax()
+        raise ValueError(
+            f"noise must hold finite, positive variances; "
+            f"got values from {float(least):.3g} to {float(most):.3g}."
+        )
+    return noise
+
+
+def _one_per_row(noise: Tensor | float, n: int) -> Tensor:
+    """Noise variances (n,) in float64, or raise unless they are one or n."""
     noise = torch.as_tensor(noise, dtype=torch.float64)
     if noise.shape not in ((), (n,)):
         raise ValueError(f"noise must have shape ({n},) or (); got {tuple(noise.shape)}.")
-    if not bool(((noise > 0) & noise.isfinite()).all()):
-        raise ValueError(
-            f"noise must hold finite, positive variances; "
-            f"got values from {float(noise.min()):.3g} to {float(noise.max()):.3g}."
-        )
     return noise.expand(n)

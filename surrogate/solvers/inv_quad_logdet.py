@@ -11,7 +11,7 @@ from scipy.stats import t as student_t
 from torch import Tensor
 
 from surrogate.checks import check_finite
-from surrogate.operators.base import LinearOperator
+from surrogate.operators.base import LinearOperator, check_operator
 from surrogate.operators.basic import Diagonal
 from surrogate.solvers.base import SolveInfo
 from surrogate.solvers.bbmm import BBMM, as_variances
@@ -224,25 +224,30 @@ def inv_quad_logdet(
 
 
 def log_marginal_likelihood(
-    K: LinearOperator, noise: Tensor, y: Tensor, solver: BBMM | None = None
+    K: LinearOperator, noise: Tensor | float, y: Tensor, solver: BBMM | None = None
 ) -> Estimate:
     """log N(y; 0, K + diag(noise)) for a covariance that is known by its products.
 
     The value can be differentiated in `noise`, `y`, and in whatever `K.matmul` depends on by
     autograd: K is multiplied once more for that, with the solution of the systems held fixed.
+    With rank > 0 pivots are drawn anew at each call, so between calls the value jumps within its
+    bounds: for a line search take `BBMM(rank=0)`, or step by the gradient alone.
 
     Args:
         K: Covariance of f. Its `matmul` is called, and for the preconditioner its `diagonal`, its
-            `rows` and its `coordinates`, unless `BBMM(rank=0, block=0)`.
+            `rows` and its `coordinates`, unless `BBMM(rank=0, block=0)`. One product checks that
+            they agree.
         noise: Variances, shape (n,) or (), positive.
         y: Shape (n,).
         solver: Tolerances and probes.
 
     Raises:
-        ValueError: If shapes do not match, or a number is not finite or not positive.
+        TypeError: If K is no operator.
+        ValueError: If shapes do not match, a number is not finite or not positive, or K is not
+            symmetric or contradicts itself.
     """
     solver = solver or BBMM()
-    noise = torch.as_tensor(noise, dtype=torch.float64)
+    check_operator(K)
     y = torch.as_tensor(y, dtype=torch.float64)
     if y.shape != (K.n,):
         raise ValueError(f"y must have shape ({K.n},), as K does; got {tuple(y.shape)}.")

@@ -76,8 +76,7 @@ def random_pivots(
     https://arxiv.org/abs/2410.03969.
     """
     n = operator.n
-    left = operator.diagonal().clone()  # (n,), the diagonal of K - LᵀL
-    check_finite("the diagonal of K", left)
+    left = _diagonal_of(operator).clone()  # (n,), the diagonal of K - LᵀL
     rounding = _ROUNDING * left
     enough = torch.maximum(_LOST * noise, rounding)
     L = torch.empty(rank, n, dtype=left.dtype)
@@ -87,7 +86,7 @@ def random_pivots(
         proposed = torch.multinomial(left, count, replacement=True, generator=generator)
         uniform = torch.rand(count, generator=generator, dtype=left.dtype)
         before = len(pivots)
-        rows = operator.rows(proposed) - L[:before, proposed].mT @ L[:before]  # (count, n)
+        rows = _rows_of(operator, proposed) - L[:before, proposed].mT @ L[:before]  # (count, n)
         hurdle = (uniform * left[proposed]).tolist()
         for j, i in enumerate(proposed.tolist()):
             now = float(rows[j, i])
@@ -158,8 +157,7 @@ class Preconditioner:
         self.n, self._noise = operator.n, noise
         self._diagonal = None
         if len(structure.pivots) or len(structure.clusters):
-            self._diagonal = operator.diagonal()
-            check_finite("the diagonal of K", self._diagonal)
+            self._diagonal = _diagonal_of(operator)
         # Only P is helped where noise is all but zero; K itself is not touched.
         helped = noise.clamp_min(_least(noise, self._diagonal))
         self._pivots = structure.pivots
@@ -200,6 +198,8 @@ class Preconditioner:
             added = _Diagonal(helped)
             twin._D = _Diagonal(torch.cat([self._D.values, helped]))
         DL = added.solve(L.mT).mT
+        if "floor" in vars(self):  # the clusters there were need no second look
+            twin.floor = min(self.floor, _floor(added, noise))
         twin.L, twin._DL = torch.cat([self.L, L], 1), torch.cat([self._DL, DL], 1)
         twin._M = Cholesky().factor(self._M @ self._M.mT + L @ DL.mT).L
         return twin
@@ -251,9 +251,7 @@ class Preconditioner:
         K̂ ⪰ LᵀL + N ⪰ (LᵀL + D) / λ, where N is the noise and λ ≥ 1 at least as large as all
         eigenvalues of N⁻¹D.
         """
-        if not self.n:
-            return 1.0
-        return 1.0 / max(1.0, self._D.largest_over(self._noise))
+        return _floor(self._D, self._noise)
 
     def energy_bound(self, R: Tensor) -> Tensor:
         """Upper bound of rᵀK̂⁻¹r for each column of R (n, t), shape (t,): the lesser of two.
@@ -264,6 +262,10 @@ class Preconditioner:
         plain = torch.where(squares > 0, squares / self._noise, 0.0).sum(1)
         by_P = (R * self.solve(R)).sum(0)
         return torch.minimum(plain, by_P / self.floor) if self.floor > 0 else plain
+
+
+def _floor(D: _Diagonal | _Blocks, noise: Tensor) -> float:
+    return 1.0 / max(1.0, D.largest_over(noise)) if len(noise) else 1.0
 
 
 def _least(noise: Tensor, diagonal: Tensor | None) -> float:
@@ -313,7 +315,7 @@ class _Blocks:
         """K - LᵀL + noise on each cluster, and 1 on the diagonal where it is padded."""
         inside = index < operator.n
         rows = _padded(L.mT, index, 0.0)  # (c, b, r)
-        B = operator.blocks(index.where(inside, 0)) - rows @ rows.mT
+        B = operator.blocks(index.where(inside, 0)).detach().to(torch.float64) - rows @ rows.mT
         B *= inside.unsqueeze(-1) * inside.unsqueeze(-2)
         B.diagonal(dim1=1, dim2=2).add_(_padded(noise, index, 1.0))
         scale, jitter = B.diagonal(dim1=1, dim2=2).amax(1), 1e-12  # (c,)
@@ -380,12 +382,24 @@ def _bordered(blocks: Tensor, width: int) -> Tensor:
     return out
 
 
+def _diagonal_of(operator: LinearOperator) -> Tensor:
+    """The diagonal of K in float64, shape (n,), or raise unless it is finite."""
+    diagonal = operator.diagonal().detach().to(torch.float64)
+    check_finite("the diagonal of K", diagonal)
+    return diagonal
+
+
+def _rows_of(operator: LinearOperator, index: Tensor) -> Tensor:
+    """Rows of K in float64, shape (k, n)."""
+    return operator.rows(index).detach().to(torch.float64)
+
+
 def _low_rank(operator: LinearOperator, pivots: Tensor) -> tuple[Tensor, Tensor]:
     """Factor F of K_SS + jitter and L = F⁻¹K[S, :] (r, n): so LᵀL ⪯ K."""
     if not len(pivots):
         none = torch.empty(0, operator.n, dtype=torch.float64)
         return none[:, :0], none
-    rows = operator.rows(pivots)
+    rows = _rows_of(operator, pivots)
     core = rows[:, pivots]
     core = 0.5 * (core + core.mT)
     core.diagonal().mul_(1 + _JITTER)

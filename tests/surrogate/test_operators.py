@@ -18,6 +18,7 @@ from surrogate.operators import (
     ScaledOperator,
     SumOperator,
 )
+from surrogate.operators.base import check_operator
 
 
 def assert_is_product(received: Tensor, A: Tensor, V: Tensor, tolerance: float) -> None:
@@ -202,10 +203,16 @@ class Reversal(LinearOperator):
 
 @pytest.mark.parametrize("operator", [Reversal(), 2.0 * Reversal(), Reversal() + Reversal()])
 def test_what_an_operator_does_not_define_says_what_to_define(operator):
-    with pytest.raises(TypeError, match=r"Reversal does not say its diagonal.*define `diagonal"):
+    with pytest.raises(
+        TypeError,
+        match=r"Reversal does not say its diagonal.*define `diagonal.*BBMM\(rank=0, block=0\)",
+    ):
         operator.diagonal()
     for ask in (operator.rows, lambda index: operator.blocks(index.view(1, 2))):
-        with pytest.raises(TypeError, match=r"Reversal does not give its rows.*define `rows\(ind"):
+        with pytest.raises(
+            TypeError,
+            match=r"Reversal does not give its rows.*define `rows\(ind.*BBMM\(rank=0, block=0\)",
+        ):
             ask(torch.tensor([0, 1]))
     assert operator.coordinates is None
     assert operator.precise is operator
@@ -256,3 +263,123 @@ def test_coordinates_of_a_sum_stand_side_by_side_and_those_of_a_multiple_stay(rn
     torch.testing.assert_close((A + noise + B).coordinates, torch.cat([X / 0.5, X / 2], 1))
     torch.testing.assert_close((3.0 * B + noise).coordinates, X / 2)
     assert (noise + noise).coordinates is None
+
+
+def test_blocks_are_made_from_the_rows_of_one_cluster_at_a_time(rng):
+    class Asked(Projection):
+        most = 0
+
+        def rows(self, index):
+            self.most = max(self.most, len(index))
+            return super().rows(index)
+
+    A = Asked(normal(rng, 60))
+    A.blocks(torch.arange(60).view(12, 5))
+    assert A.most == 5
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.int64])
+def test_matrices_and_diagonals_of_another_type_are_kept_in_float64(dtype, rng):
+    values, V = torch.tensor([2, 3, 5], dtype=dtype), normal(rng, 3, 2)
+    for A in (Dense(values.diag()), Diagonal(values), Dense(values.diag()) + Diagonal(values)):
+        assert A.matmul(V).dtype == A.rows(torch.tensor([1])).dtype == torch.float64
+        assert A.diagonal().dtype == torch.float64
+
+
+# --------------------------------------------------------------------------------------
+# What does not agree with itself.
+# --------------------------------------------------------------------------------------
+
+
+def test_law_no_operator_contradicts_itself(every):
+    A, _ = every
+    check_operator(A)
+
+
+@pytest.mark.parametrize("n", [0, 1, 2, 3, 5])
+def test_the_smallest_operators_are_checked_too(n, rng):
+    check_operator(Projection(normal(rng, n)))
+    check_operator(Diagonal(torch.zeros(n)))
+
+
+def test_products_in_float32_agree_with_rows_in_float64(rng):
+    class Rough(Projection):
+        def matmul(self, V):
+            return super().matmul(V).float()
+
+    for n in (3, 40, 1000):
+        check_operator(Rough(normal(rng, n)))
+        check_operator(Rough(torch.ones(n).double()))
+        X = uniform(rng, n, 2)
+        check_operator(KernelOperator(RBF(2, 3.0), X, storage="float32"))
+
+
+def test_an_operator_that_only_multiplies_is_checked_for_symmetry_alone(rng):
+    class Products(LinearOperator):
+        n = 40
+
+        def matmul(self, V):
+            return A @ V
+
+    A = uniform(rng, 40, 40)
+    A = A + A.T
+    check_operator(Products())
+    A[7, 9] += 1.0
+    with pytest.raises(ValueError, match=r"Products.matmul is not that of a symm.*vᵀ\(Ku\) = -?\d"):
+        check_operator(Products())
+
+
+def test_rows_or_a_diagonal_that_the_product_does_not_have_are_refused(rng):
+    class Tripled(Projection):
+        def rows(self, index):
+            return 3 * super().rows(index)
+
+    class Noisy(Projection):
+        def diagonal(self):
+            return super().diagonal() + 0.1
+
+    v = torch.ones(9).double()
+    with pytest.raises(ValueError, match=r"Tripled.rows disagrees with matmul by up to 2 at .*8\]"):
+        check_operator(Tripled(v))
+    with pytest.raises(ValueError, match=r"Noisy.diagonal disagrees .* 0.1 .*without the noise"):
+        check_operator(Noisy(v))
+
+
+def test_answers_of_another_shape_or_type_are_refused_with_what_came():
+    class Odd(Projection):
+        def __init__(self, method, answer):
+            super().__init__(torch.ones(7).double())
+            setattr(self, method, lambda *_: answer)
+
+    cases = [
+        ("matmul", torch.ones(5, 7), r"matmul\(V\) must .* \(7, 5\); got \(5, 7\), torch.float32"),
+        ("matmul", torch.ones(7, 5, dtype=torch.long), r"\(7, 5\); got \(7, 5\), torch.int64"),
+        ("matmul", np.ones((7, 5)), r"float tensor of shape \(7, 5\); got ndarray"),
+        ("matmul", torch.full((7, 5), torch.nan), r"matmul\(V\) is not finite"),
+        ("rows", torch.ones(7, 3), r"rows\(index\) must .* \(3, 7\); got \(7, 3\)"),
+        ("diagonal", torch.ones(1), r"diagonal\(\) must .* \(7,\); got \(1,\)"),
+    ]
+    for method, answer, message in cases:
+        with pytest.raises(ValueError, match=message):
+            check_operator(Odd(method, answer))
+
+
+def test_coordinates_are_points():
+    class Flat(Projection):
+        @property
+        def coordinates(self):
+            return self.v
+
+    with pytest.raises(ValueError, match=r"Flat.coordinates .* \(7, d\); got \(7,\)"):
+        check_operator(Flat(torch.ones(7).double()))
+
+
+def test_what_is_no_operator_or_has_no_size_is_refused():
+    class Sizeless(LinearOperator):
+        def matmul(self, V):
+            return V
+
+    with pytest.raises(TypeError, match=r"must be a LinearOperator; got Tensor.*Dense\(K\)"):
+        check_operator(torch.eye(3))  # pyright: ignore[reportArgumentType]
+    with pytest.raises(TypeError, match="Sizeless does not say its size; set `n`"):
+        check_operator(Sizeless())

@@ -364,3 +364,22 @@ def test_what_is_no_covariance_is_described(rng):
     wrong = Wrong(RBF(1, 1.0), uniform(rng, 8, 1))
     with pytest.raises(NotPositiveDefinite, match=r"a cluster of points.*0.1 %"):
         build(wrong, torch.full((8,), 1e-3, dtype=torch.float64), 0, 4)
+
+
+def test_appending_looks_at_new_clusters_only_and_has_the_same_floor(rng, monkeypatch):
+    X, noise = uniform(rng, 50, 2), noises(50, rng)
+    kernel = Matern52(2, 0.3)
+    K, index = kernel(X, X).detach(), torch.arange(10).view(2, 5)
+    P = build(KernelOperator(kernel, X[:40]), noise[:40], 8, 5)
+    border = K[:40, 40:], K[40:, 40:], noise[40:], index
+    unread = P.append(*border)
+    assert P.floor > 0  # read, and so known to what is appended from here on
+    looked, largest_over = [], type(P._D).largest_over
+
+    def counted(self, noise):
+        looked.append(len(self.index))
+        return largest_over(self, noise)
+
+    monkeypatch.setattr(type(P._D), "largest_over", counted)
+    assert P.append(*border).floor == pytest.approx(unread.floor, rel=1e-12)
+    assert looked == [2, 10]
