@@ -50,7 +50,8 @@ _LARGE = Auto(
     fit_from=2 * _FIT_ROWS,
     predict_from=16_000,
     cholesky=Cholesky(root_from=_LARGE_FROM),
-    bbmm=BBMM(variance_tolerance=math.inf, tolerance=1e-4),
+    # What float32 costs a likelihood of tens of thousands of trials, a search does not feel.
+    bbmm=BBMM(variance_tolerance=math.inf, tolerance=1e-4, rounding=2e-7),
 )
 
 # From this n on several threads are quicker than one; below, they wait for each other.

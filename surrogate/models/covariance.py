@@ -12,12 +12,6 @@ from surrogate.operators.kernel import KernelOperator, Storage, fitting_storage
 from surrogate.solvers.bbmm import BBMM
 from surrogate.workspace import Workspace
 
-# Float32 is taken while σ² exceeds this times s² √n. Sums rounded in a product cost more than
-# rounded entries: for smooth kernels, n = 400 and 1600 and targets drawn from the model, log p(y)
-# was off by up to 1.4e-2 nats per observation at 1.4e-6, 1.6e-3 at 5e-6 and 7e-4 at 1e-5; by the
-# entries alone 1e-3, 3e-4 and 1e-4.
-_FLOAT32_NOISE = 1e-5
-
 _AT_ONCE, _ROWS = 1000, 64
 
 # Least noise, relative to the mean of k(x, x): with less, points that coincide make a K̂ that
@@ -43,7 +37,7 @@ def storage_for(kernel: Kernel, X: Tensor, noise: Tensor, options: BBMM) -> Stor
         return "tiles" if options.storage == "auto" else options.storage
     with torch.no_grad():
         variance = float(kernel.diagonal(X).max())
-    hidden = float(noise.min()) >= _FLOAT32_NOISE * variance * math.sqrt(len(X))
+    hidden = float(noise.min()) >= options.rounding * variance * math.sqrt(len(X))
     return fitting_storage(len(X), options.budget, float32=hidden)
 
 
