@@ -10,11 +10,12 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from surrogate.solvers.cholesky import CholeskyFactor
+from surrogate.solvers.cholesky import BorderedFactor, CholeskyFactor
 
 # Up to here L⁻¹ is kept, for a product with it is quicker than a triangular solve; above it is
 # not (n = 6000: 44 ms against 49 for 20 points), and took 3.7 s to make.
 _INVERSE_TO = 1500
+_COLUMNS = 256  # of the identity, solved for at once
 
 
 @dataclass(frozen=True)
@@ -46,6 +47,11 @@ class Cache(ABC):
     def alpha(self) -> Tensor:
         """α = K̂⁻¹(y - m), shape (n,)."""
 
+    @property
+    @abstractmethod
+    def jitter(self) -> float:
+        """The most that was added to the diagonal of K̂ as given, in units of y squared."""
+
     @abstractmethod
     def solve(self, B: Tensor) -> Tensor:
         """K̂⁻¹B for B (n, t)."""
@@ -75,9 +81,45 @@ class Cache(ABC):
         """
 
 
+class FactorCache(Cache):
+    """What a factor of K̂ gives: all of it exact but for rounding.
+
+    Attributes:
+        factor: Of K̂.
+    """
+
+    factor: CholeskyFactor | BorderedFactor
+
+    @cached_property
+    def alpha(self) -> Tensor:
+        # Kept for callers that may want gradients, though this one may be in inference mode.
+        with torch.inference_mode(False):
+            return self.factor.solve(self.residual.unsqueeze(-1)).squeeze(-1)
+
+    @property
+    def jitter(self) -> float:
+        return self.factor.jitter
+
+    def solve(self, B: Tensor) -> Tensor:
+        return self.factor.solve(B)
+
+    def quadratic(self, k: Tensor) -> Tensor:
+        v = self.factor.whiten(k.reshape(-1, k.shape[-1]).mT).mT.reshape(k.shape)
+        return v @ v.transpose(-1, -2)
+
+    def precisions(self) -> Tensor:
+        n = len(self.residual)
+        out = self.residual.new_empty(n)
+        for some in torch.arange(n).split(_COLUMNS):
+            unit = out.new_zeros(n, len(some))
+            unit[some, torch.arange(len(some))] = 1.0
+            out[some] = self.factor.whiten(unit).square().sum(0)
+        return out
+
+
 @dataclass(frozen=True)
-class CholeskyCache(Cache):
-    """By the Cholesky factor of K̂: exact but for rounding.
+class CholeskyCache(FactorCache):
+    """By the Cholesky factor of K̂, variances too.
 
     Attributes:
         factor: L with K̂ = L Lᵀ.
@@ -88,12 +130,6 @@ class CholeskyCache(Cache):
     residual: Tensor
 
     @cached_property
-    def alpha(self) -> Tensor:
-        # Kept for callers that may want gradients, though this one may be in inference mode.
-        with torch.inference_mode(False):
-            return self.factor.solve(self.residual.unsqueeze(-1)).squeeze(-1)
-
-    @cached_property
     def inverse_root(self) -> Tensor:
         """L⁻¹, shape (n, n): variances are k(x, x) - ‖L⁻¹ k(X, x)‖², one matrix product.
 
@@ -101,18 +137,14 @@ class CholeskyCache(Cache):
         square root does, and at noise 1e-8 that is the difference between a variance and noise.
         """
         with torch.inference_mode(False):
-            identity = torch.eye(len(self.residual), dtype=self.residual.dtype)
-            return torch.linalg.solve_triangular(self.factor.L, identity, upper=False)
-
-    def solve(self, B: Tensor) -> Tensor:
-        return self.factor.solve(B)
+            return self.factor.whiten(torch.eye(len(self.residual), dtype=self.residual.dtype))
 
     def explain(self, k: Tensor, prior: Tensor) -> Explained:
         if len(self.residual) <= _INVERSE_TO:
             v = k @ self.inverse_root.T  # (m, n)
             return Explained(_squares(v), k.new_zeros(len(k)), lambda: v @ self.inverse_root)
         L = self.factor.L
-        v = torch.linalg.solve_triangular(L, k.mT, upper=False)  # (n, m)
+        v = self.factor.whiten(k.mT)  # (n, m)
         return Explained(
             _squares(v.mT),
             k.new_zeros(len(k)),
@@ -123,11 +155,11 @@ class CholeskyCache(Cache):
         if len(self.residual) <= _INVERSE_TO:
             v = k @ self.inverse_root.T
             return v @ v.transpose(-1, -2)
-        v = torch.linalg.solve_triangular(self.factor.L, k.transpose(-1, -2), upper=False)
-        return v.transpose(-1, -2) @ v
+        return super().quadratic(k)
 
     def precisions(self) -> Tensor:
-        return self.inverse_root.square().sum(0)
+        small = len(self.residual) <= _INVERSE_TO
+        return self.inverse_root.square().sum(0) if small else super().precisions()
 
     def append(
         self, K12: Tensor, K22: Tensor, residual: Tensor, X: Tensor, noise: Tensor

@@ -41,16 +41,9 @@ def storage_for(kernel: Kernel, X: Tensor, noise: Tensor, options: BBMM) -> Stor
     return fitting_storage(len(X), options.budget, float32=hidden)
 
 
-def kernel_operator(
-    kernel: Kernel,
-    X: Tensor,
-    noise: Tensor,
-    options: BBMM,
-    workspace: Workspace | None = None,
-) -> KernelOperator:
+def kernel_operator(kernel: Kernel, X: Tensor, noise: Tensor, options: BBMM) -> KernelOperator:
     """K = k(X, X) without noise, stored as suits noise variances (n,) and options."""
-    storage = storage_for(kernel, X, noise, options)
-    return KernelOperator(kernel, X, storage=storage, workspace=workspace)
+    return KernelOperator(kernel, X, storage=storage_for(kernel, X, noise, options))
 
 
 def dense_covariance(kernel: Kernel, X: Tensor, noise: Tensor) -> Tensor:

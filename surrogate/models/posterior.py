@@ -100,14 +100,15 @@ class Posterior:
             rank = cache.root.rank if "root" in cache.__dict__ else 0
             storage = cache.storage
             return PosteriorInfo("bbmm", self._reason, n, cache.jitter, cache.info, rank, storage)
-        assert isinstance(cache, CholeskyCache | RootedCache)
         rank = cache.root.rank if isinstance(cache, RootedCache) else n
-        return PosteriorInfo("cholesky", self._reason, n, cache.factor.jitter, rank=rank)
+        return PosteriorInfo("cholesky", self._reason, n, cache.jitter, rank=rank)
 
     def marginals(self, X: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and standard deviation of f, noise not included, at each x by itself.
 
-        Differentiable in X. Takes O(n²) time for each point and never forms their covariance.
+        Differentiable in X. Never forms the covariance of the points with each other; O(n²) time
+        for each of them, O(n r) where a root of rank r suffices. A standard deviation that was not
+        found exactly is an upper bound: see `variance_bounds`.
 
         Args:
             X: Shape (..., d).
@@ -120,8 +121,7 @@ class Posterior:
         if flat.requires_grad and torch.is_grad_enabled():
             mean, std = _Marginals.apply(flat, self)
         else:
-            rows = max(1, _CHUNK // max(len(self.y), 1))
-            parts = [self._marginals(part) for part in flat.split(rows)]
+            parts = [self._marginals(part) for part in self._parts(flat)]
             mean, std = (torch.cat(column) for column in zip(*parts, strict=True))
         return mean.reshape(X.shape[:-1]), std.reshape(X.shape[:-1])
 
@@ -175,9 +175,8 @@ class Posterior:
         X = self._points(X)
         flat = X.reshape(-1, X.shape[-1])
         lower, upper = flat.new_empty(len(flat)), flat.new_empty(len(flat))
-        rows = max(1, _CHUNK // max(len(self.y), 1))
         with torch.no_grad():
-            for some in torch.arange(len(flat)).split(rows):
+            for some in self._parts(torch.arange(len(flat))):
                 prior, k = self._covariances(flat[some])
                 explained = self._cache.explain(k, prior)
                 floor = prior * _RELATIVE_FLOOR
@@ -227,12 +226,15 @@ class Posterior:
         return SamplePaths.draw(self, count, features, generator)
 
     def fitted(self) -> Tensor:
-        """Posterior mean of f at the training inputs, shape (n,), without another product with K.
+        """Posterior mean of f at the training inputs, shape (n,).
 
-        m + Kα = y - noise α
+        m + Kα = y - noise α, without a product with K, unless noise had to be helped by jitter.
         """
         with torch.no_grad():
-            return self.y - self.noise_variances() * self._cache.alpha
+            if not self._cache.jitter:
+                return self.y - self.noise_variances() * self._cache.alpha
+            covariances = (self._covariances(X)[1] for X in self._parts(self.X))
+            return self.model.constant + torch.cat([k @ self._cache.alpha for k in covariances])
 
     def solve(self, B: Tensor) -> Tensor:
         """Return K̂⁻¹B for B (n, t)."""
@@ -253,7 +255,7 @@ class Posterior:
         X = as_matrix("X", X, self.X.shape[-1])
         y, noise = as_targets("y", y, len(X)), as_noise(noise, len(X))
         with torch.no_grad():
-            K12 = self.model.kernel(self.X, X)
+            K12 = self._covariances(X)[1].mT
             K22 = self.model.kernel.linearise(X, X).K + self.model.noise_variances(noise).diag()
             residual = y - self.model.constant
             X, y = torch.cat([self.X, X]), torch.cat([self.y, y])
@@ -272,6 +274,10 @@ class Posterior:
         with torch.no_grad():
             precision = self._cache.precisions()
             return self.y - self._cache.alpha / precision, precision.rsqrt()
+
+    def _parts(self, X: Tensor) -> tuple[Tensor, ...]:
+        """Rows of X, as many at once as their covariances with the data may take memory."""
+        return X.split(max(1, _CHUNK // max(len(self.y), 1)))
 
     def _points(self, X: Tensor) -> Tensor:
         X = torch.as_tensor(X, dtype=torch.float64)

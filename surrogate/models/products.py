@@ -19,7 +19,7 @@ from surrogate.operators.base import LinearOperator
 from surrogate.operators.basic import Diagonal
 from surrogate.operators.bordered import Bordered
 from surrogate.operators.kernel import KernelOperator, Storage
-from surrogate.solvers.base import NotConverged, SolveInfo
+from surrogate.solvers.base import NotConverged, SolveInfo, levels_to_the_caller
 from surrogate.solvers.bbmm import BBMM
 from surrogate.solvers.mbcg import Solution
 from surrogate.solvers.preconditioners import Preconditioner, Structure, clusters
@@ -41,7 +41,6 @@ class ProductCache(Cache):
         X: Inputs, shape (n, d).
         noise: Variances as given, shape (n,).
         residual: y - m, shape (n,).
-        structure: Pivots and clusters of the preconditioner.
         guess: Where the solve for α starts, shape (n,).
         border: What rows were appended to, if they were.
     """
@@ -51,7 +50,6 @@ class ProductCache(Cache):
     X: Tensor
     noise: Tensor
     residual: Tensor
-    structure: Structure | None = None
     guess: Tensor | None = None
     border: _Border | None = None
 
@@ -94,7 +92,7 @@ class ProductCache(Cache):
     @cached_property
     @torch.inference_mode(False)
     def _structure(self) -> Structure:
-        return self.structure or self.options.structure(self.K, self.variances)
+        return self.options.structure(self.K, self.variances)
 
     @cached_property
     @torch.inference_mode(False)
@@ -134,7 +132,8 @@ class ProductCache(Cache):
             return border.inner.root.append(border.K12, K22, border.index)
         P = self.preconditioner
         basis = P.solve(P.L.mT)
-        return InverseRoot.of(self.operator.precise, basis, self._structure.clusters)
+        operator = self.operator.precise if self.options.refine else self.operator
+        return InverseRoot.of(operator, basis, self._structure.clusters)
 
     @torch.inference_mode(False)
     def _solve(
@@ -190,7 +189,7 @@ class ProductCache(Cache):
         x = self.root.weights(projection)  # (m, n)
         r = k - self._image(projection)
         amount = amount + (r * x).sum(1)  # all but zero: what the root's own jitter left out
-        short = self._shortfall(r.mT)
+        short = self.preconditioner.energy_bound(r.mT)
         open_ = (short > self._allowed(prior - amount)).nonzero().squeeze(1)
         for some in open_.split(_COLUMNS) if len(open_) else ():
             amount[some], short[some], x[some] = self._solve_rest(
@@ -214,10 +213,6 @@ class ProductCache(Cache):
             out[points.unsqueeze(1), some] += local * self.variances[some]
         return out
 
-    def _shortfall(self, R: Tensor) -> Tensor:
-        """Upper bound of rᵀK̂⁻¹r for the columns of R (n, t), shape (t,)."""
-        return self.preconditioner.energy_bound(R)
-
     def _solve_rest(
         self, k: Tensor, x: Tensor, prior: Tensor, most: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
@@ -236,7 +231,7 @@ class ProductCache(Cache):
             solution = self._solve(k.mT, tolerance, x.mT, warn=False)
             x, R = solution.U.mT, solution.R
             amount = ((k + R.mT) * x).sum(1)
-            short = self._shortfall(R)
+            short = self.preconditioner.energy_bound(R)
             missed = short > self._allowed(prior - amount)
             if not bool(missed.any()):
                 break
@@ -248,7 +243,7 @@ class ProductCache(Cache):
                 f"{float(off[missed].max()):.2g} of v + σ² only, not "
                 f"{self.options.variance_tolerance:g}: {solution.info}.",
                 NotConverged,
-                stacklevel=2,
+                stacklevel=levels_to_the_caller(),
             )
         return amount, short, x
 

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
 
 import torch
 from torch import Tensor
 
 from surrogate.kernels.base import Kernel
-from surrogate.models.cache import Cache, Explained
+from surrogate.models.cache import Explained, FactorCache
 from surrogate.models.covariance import dense_covariance
 from surrogate.models.root import InverseRoot
 from surrogate.operators.basic import Diagonal
@@ -20,7 +19,7 @@ from surrogate.solvers.preconditioners import Preconditioner, clusters
 
 
 @dataclass(frozen=True)
-class RootedCache(Cache):
+class RootedCache(FactorCache):
     """α by a Cholesky factor of K̂, variances by `InverseRoot`.
 
     Attributes:
@@ -49,30 +48,12 @@ class RootedCache(Cache):
         Khat = dense_covariance(kernel, X, noise)
         product = (basis.mT @ Khat).mT
         root = InverseRoot.of(K + Diagonal(noise), basis, structure.clusters, product=product)
-        factor = solver.factor(Khat, out=Khat)
-        return RootedCache(factor, residual, root, kernel, options.block)
-
-    @cached_property
-    @torch.inference_mode(False)
-    def alpha(self) -> Tensor:
-        return self.solve(self.residual.unsqueeze(1)).squeeze(1)
-
-    def solve(self, B: Tensor) -> Tensor:
-        return self.factor.solve(B)
+        return RootedCache(solver.factor(Khat), residual, root, kernel, options.block)
 
     def explain(self, k: Tensor, prior: Tensor) -> Explained:
         projection = self.root.project(k)
         short = (prior - projection.explained).clamp_min(0.0)
         return Explained(projection.explained, short, lambda: self.root.weights(projection))
-
-    def quadratic(self, k: Tensor) -> Tensor:
-        form = k @ self.solve(k.detach().reshape(-1, k.shape[-1]).mT).mT.reshape(k.shape).mT
-        form = form + form.mT
-        return form - 0.5 * form.detach()  # half of the derivative comes from either k
-
-    def precisions(self) -> Tensor:
-        identity = torch.eye(len(self.residual), dtype=self.residual.dtype)
-        return torch.cat([self.solve(part.mT).mT for part in identity.split(1024)]).diagonal()
 
     def append(
         self, K12: Tensor, K22: Tensor, residual: Tensor, X: Tensor, noise: Tensor

@@ -1,7 +1,7 @@
 """Solvers: K⁻¹b and log|K| for a covariance matrix K."""
 
 from surrogate.solvers.auto import Auto, Choice, Solver
-from surrogate.solvers.base import NotConverged, SolveInfo, exact_info
+from surrogate.solvers.base import NotConverged, SolveInfo
 from surrogate.solvers.bbmm import BBMM, System, solve
 from surrogate.solvers.cholesky import Cholesky, CholeskyFactor, NotPositiveDefinite
 from surrogate.solvers.inv_quad_logdet import (
@@ -35,7 +35,6 @@ __all__ = [
     "SolveInfo",
     "Structure",
     "System",
-    "exact_info",
     "inv_quad_logdet",
     "log_marginal_likelihood",
     "log_quadratic_forms",

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
 
@@ -44,7 +44,11 @@ class SolveInfo:
         )
 
 
-def exact_info(columns: int) -> SolveInfo:
-    """What a direct solve tells."""
-    zero = torch.zeros(columns, dtype=torch.float64)
-    return SolveInfo(zero, torch.zeros(columns, dtype=torch.long), 0, 0.0)
+def levels_to_the_caller() -> int:
+    """Of a warning: frames up to the first that is neither of this library nor of torch."""
+    frame, levels = inspect.currentframe(), 0
+    while frame is not None:
+        if frame.f_globals.get("__name__", "").partition(".")[0] not in ("surrogate", "torch"):
+            break
+        frame, levels = frame.f_back, levels + 1
+    return levels

@@ -49,6 +49,9 @@ class BBMM:
         rounding: Storage "auto" keeps K in float32, where float64 does not fit, if all noise
             variances are at least this times √n max k(x, x). The default costs 7e-4 nats per
             observation at most; 2e-7 is where K̂ might cease to be positive definite.
+        refine: Whether solves and the cached root are refined by products in float64 where K is
+            kept in float32. Each such product computes all of K anew; without them the K in
+            float32 is taken for K, in residuals too.
         seed: Of the probes and the pivots: the same seed, the same bits.
     """
 
@@ -62,6 +65,7 @@ class BBMM:
     storage: Storage = "auto"
     budget: int | None = None
     rounding: float = 1e-5
+    refine: bool = True
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -100,7 +104,7 @@ class BBMM:
         tolerance: float | None = None,
         warn: bool = True,
     ) -> Solution:
-        """K̂⁻¹B for B (n, t), by `mbcg` with true residuals in float64.
+        """K̂⁻¹B for B (n, t), by `mbcg`.
 
         Args:
             operator: K̂.
@@ -124,7 +128,7 @@ class BBMM:
             helpers=helpers,
             tolerance=self.tolerance if tolerance is None else tolerance,
             max_steps=self.max_steps,
-            refine=True,
+            refine=self.refine,
             warn=warn,
         )
 

@@ -29,6 +29,10 @@ class CholeskyFactor:
         """Return K⁻¹B for B (n, t)."""
         return torch.cholesky_solve(B, self.L)
 
+    def whiten(self, B: Tensor) -> Tensor:
+        """Return L⁻¹B for B (n, t): BᵀK⁻¹B is its square, rounded to no negative number."""
+        return torch.linalg.solve_triangular(self.L, B, upper=False)
+
     def logdet(self) -> Tensor:
         """Return log|K|, shape ()."""
         return 2 * self.L.diagonal().log().sum()
@@ -41,7 +45,7 @@ class CholeskyFactor:
             K22: Covariance of the new rows, shape (m, m).
         """
         n, m = K12.shape
-        row = torch.linalg.solve_triangular(self.L, K12, upper=False)  # (n, m)
+        row = self.whiten(K12)  # (n, m)
         # Where new rows repeat old ones, what is left is rounding: its own size says nothing.
         scale = float(K22.diagonal().mean())
         K22 = K22 + self.jitter * torch.eye(m, dtype=K22.dtype)
@@ -72,7 +76,7 @@ class BorderedFactor:
     @staticmethod
     def of(first: CholeskyFactor, K12: Tensor, K22: Tensor) -> BorderedFactor:
         """Add the first rows."""
-        row = torch.linalg.solve_triangular(first.L, K12, upper=False)
+        row = first.whiten(K12)
         scale = float(K22.diagonal().mean()) if len(K22) else None
         return BorderedFactor(first, row, Cholesky().factor(K22 - row.mT @ row, scale=scale))
 
@@ -84,15 +88,21 @@ class BorderedFactor:
     def solve(self, B: Tensor) -> Tensor:
         """Return the inverse times B (n + m, t)."""
         L, n = self.first.L, len(self.row)
-        above = torch.linalg.solve_triangular(L, B[:n], upper=False)
+        above = self.first.whiten(B[:n])
         below = self.corner.solve(B[n:] - self.row.mT @ above)
         above = torch.linalg.solve_triangular(L.mT, above - self.row @ below, upper=True)
         return torch.cat([above, below])
 
+    def whiten(self, B: Tensor) -> Tensor:
+        """Return L⁻¹B for B (n + m, t), L the lower triangular factor of all of it."""
+        n = len(self.row)
+        above = self.first.whiten(B[:n])
+        return torch.cat([above, self.corner.whiten(B[n:] - self.row.mT @ above)])
+
     def append(self, K12: Tensor, K22: Tensor) -> BorderedFactor:
         """Factor with more rows still."""
         n = len(self.row)
-        row = torch.linalg.solve_triangular(self.first.L, K12[:n], upper=False)
+        row = self.first.whiten(K12[:n])
         corner = self.corner.append(K12[n:] - self.row.mT @ row, K22 - row.mT @ row)
         return BorderedFactor(self.first, torch.cat([self.row, row], 1), corner)
 
@@ -121,13 +131,16 @@ class Cholesky:
 
         Args:
             K: Symmetric; the lower triangle is read.
-            out: Where to put L, instead of in fresh memory.
+            out: Where to put L, instead of in fresh memory; not in that of K.
             scale: What jitter is relative to, in the units of K. For a K that is a difference of
                 larger matrices: their size, which is what rounding is relative to.
 
         Raises:
             NotPositiveDefinite: With the numbers, if the largest jitter does not help.
+            ValueError: If `out` is K: a second attempt would factor what is left of the first.
         """
+        if out is not None and len(K) and out.data_ptr() == K.data_ptr():
+            raise ValueError("out must not be the memory of K, which a second attempt reads again.")
         L, info = self._try(K, out)
         if not int(info):
             return CholeskyFactor(L)

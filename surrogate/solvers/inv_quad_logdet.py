@@ -29,8 +29,9 @@ class Estimate:
 
     Attributes:
         value: Shape (); differentiable where what it was made from is.
-        lower, upper: The exact value is between them: certainly for what iterations left undone,
-            with probability 0.9999 for the probes.
+        lower, upper: The value for the K that was multiplied with is between them: certainly for
+            what iterations left undone, with probability 0.9999 for the probes. What it costs to
+            keep K in float32 is not in them.
         standard_error: Of the probes alone; 0 where there was no chance in it.
     """
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import math
 import warnings
 from dataclasses import dataclass
@@ -13,7 +12,7 @@ from torch import Tensor
 
 from surrogate.checks import check_finite
 from surrogate.operators.base import LinearOperator, check_columns
-from surrogate.solvers.base import NotConverged, SolveInfo
+from surrogate.solvers.base import NotConverged, SolveInfo, levels_to_the_caller
 from surrogate.solvers.cholesky import Cholesky, NotPositiveDefinite
 from surrogate.solvers.lanczos import BlockLanczos, Recorder
 
@@ -273,7 +272,7 @@ class _Run:
                 f"noise to the diagonal, raise the rank of the preconditioner or max_steps, or ask "
                 f"for less.",
                 NotConverged,
-                stacklevel=_levels_to_the_caller(),
+                stacklevel=levels_to_the_caller(),
             )
         self._close()
         lanczos = self._recorder.lanczos if self._recorder else None
@@ -343,16 +342,6 @@ def _orthonormal(R: Tensor, scale: float) -> tuple[Tensor, Tensor]:
     left, s, right = torch.linalg.svd(r, full_matrices=False)
     kept = s > _DEPENDENT * max(scale, float(s.max()) if len(s) else 0.0)
     return (Q @ left[:, kept]).mT.contiguous(), s[kept].unsqueeze(1) * right[kept]
-
-
-def _levels_to_the_caller() -> int:
-    """Of a warning: frames up to the first that is neither of this library nor of torch."""
-    frame, levels = inspect.currentframe(), 0
-    while frame is not None:
-        if frame.f_globals.get("__name__", "").partition(".")[0] not in ("surrogate", "torch"):
-            break
-        frame, levels = frame.f_back, levels + 1
-    return levels
 
 
 def _check_products(values: Tensor, name: str) -> None:

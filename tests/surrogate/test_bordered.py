@@ -66,6 +66,8 @@ def test_a_bordered_factor_solves_what_the_whole_factor_solves(rng):
     factor = factor.append(Khat[:47, 47:], Khat[47:, 47:])
     B = torch.randn(60, 3, generator=rng, dtype=torch.float64)
     torch.testing.assert_close(factor.solve(B), torch.linalg.solve(Khat, B), rtol=1e-9, atol=1e-9)
+    white = torch.linalg.solve_triangular(torch.linalg.cholesky(Khat), B, upper=False)
+    torch.testing.assert_close(factor.whiten(B), white, rtol=1e-9, atol=1e-9)
     assert factor.jitter == 0.0 and factor.first is first
     assert isinstance(factor.corner, CholeskyFactor)
 

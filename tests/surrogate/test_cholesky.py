@@ -71,6 +71,13 @@ def test_the_matrix_of_the_caller_is_never_written_into(out, rng):
         assert where is None or factor.L.data_ptr() == where.data_ptr()
 
 
+def test_a_factor_is_not_put_where_the_matrix_is(rng):
+    K = singular(rng)
+    with pytest.raises(ValueError, match="out must not be the memory of K"):
+        Cholesky().factor(K, out=K)
+    assert torch.equal(Cholesky().factor(K.clone()).L, Cholesky().factor(K).L)
+
+
 @pytest.mark.parametrize("bad", [-1.0, torch.nan])
 def test_a_matrix_that_cannot_be_factored_is_described(bad):
     K = torch.eye(3, dtype=torch.float64)
