@@ -3,6 +3,8 @@ from collections.abc import Iterator
 import pytest
 import torch
 
+import surrogate.operators.kernel as tiling
+
 
 @pytest.fixture
 def rng() -> torch.Generator:
@@ -16,3 +18,11 @@ def one_core() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
+
+
+@pytest.fixture
+def small_tiles(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that a few dozen rows make many tiles and strips, none of which divides n."""
+    monkeypatch.setattr(tiling, "_ROWS", 4)
+    monkeypatch.setattr(tiling, "_COLUMNS", 6)
+    monkeypatch.setattr(tiling, "_STRIP", 12)

@@ -11,6 +11,7 @@ from torch import Tensor
 from surrogate import RBF, ExactGP, Hamming, Kernel, Matern12, Matern52, prior_set
 from surrogate.models.exact import log_marginal_likelihood_and_gradient
 from surrogate.workspace import Workspace
+from tests.surrogate.helpers import rows
 
 
 class Linear(Kernel):
@@ -28,9 +29,7 @@ GIVEN = torch.tensor([0.3, torch.nan, 0.02, torch.nan, torch.nan, 0.0, 1.0, 0.1,
 
 
 def data(rng, n: int = 9) -> tuple[Tensor, Tensor]:
-    X = uniform(rng, n, 3)
-    X[:, 2] = (X[:, 2] * 3).floor() / 2
-    return X, normal(rng, n) + 1.5
+    return rows(rng, n), normal(rng, n) + 1.5
 
 
 def model_of(kernel: Kernel) -> ExactGP:

@@ -27,6 +27,7 @@ from surrogate import (
 )
 from surrogate.models.covariance import storage_for
 from surrogate.models.objective import Parameters, ProductObjective
+from tests.surrogate.helpers import rows
 
 
 class Own(Kernel):
@@ -51,9 +52,8 @@ EVERY_KERNEL = pytest.mark.parametrize("name", KERNELS)
 
 
 def data(rng: torch.Generator, n: int = 60, noise: float = 0.02) -> tuple[Tensor, Tensor]:
-    """Two real columns and one that takes the values 0, ½ and 1; targets standardised."""
-    X = uniform(rng, n, 3)
-    X[:, 2] = (X[:, 2] * 3).floor() / 2
+    """Inputs as `rows` has them; targets standardised."""
+    X = rows(rng, n)
     f = torch.sin(5 * X[:, 0]) + 2 * X[:, 1] ** 2 + X[:, 2]
     return X, (f - f.mean()) / f.std() + noise**0.5 * normal(rng, n)
 

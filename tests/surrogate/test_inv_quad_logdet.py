@@ -1,20 +1,21 @@
+"""log N(y; m, K̂), its gradient and its mean, with bounds, against dense algebra; work, counted."""
+
 import math
 
 import pytest
 import torch
 from oracles import assert_mean_within, normal, spd_matrix, uniform
 
-from surrogate import BBMM, RBF, Matern12, Matern52, NotConverged
+from surrogate import BBMM, RBF, Matern12, Matern52
 from surrogate.operators import Dense, Diagonal, KernelOperator, LinearOperator
 from surrogate.solvers import (
-    Estimate,
     Preconditioner,
     Probes,
     inv_quad_logdet,
     log_marginal_likelihood,
     log_quadratic_forms,
-    solve,
 )
+from tests.surrogate.helpers import log_density, observations
 
 KERNELS = (RBF, Matern12, Matern52)
 
@@ -29,18 +30,6 @@ class Clustered(Dense):
     @property
     def coordinates(self):
         return self.X
-
-
-def log_density(K_hat, y):
-    """log N(y; 0, K̂) by a Cholesky factor."""
-    zero = torch.zeros(len(y), dtype=torch.float64)
-    return torch.distributions.MultivariateNormal(zero, K_hat, validate_args=False).log_prob(y)
-
-
-def data(rng, n=40, d=2, least=1e-3, most=1e-1):
-    """Inputs, targets, and another noise variance for each observation."""
-    X = uniform(rng, n, d)
-    return X, torch.sin(5 * X.sum(1)), least * (most / least) ** uniform(rng, n)
 
 
 def evaluate(K, noise, y, options, tolerance=1e-12, lanczos=False, mean: float | None = 0.0):
@@ -60,7 +49,9 @@ def test_the_bounds_contain_the_truth_in_200_problems():
     for seed in range(200):
         rng = torch.Generator().manual_seed(seed)
         n = 5 + int(uniform(rng, 1) * 55)
-        X, y, noise = data(rng, n, 1 + seed % 3, 10.0 ** -(seed % 5), 10.0 ** (1 - seed % 7))
+        X, y, noise = observations(
+            rng, n, 1 + seed % 3, 10.0 ** -(seed % 5), 10.0 ** (1 - seed % 7)
+        )
         K = KERNELS[seed % len(KERNELS)](X.shape[1], 0.1 + float(uniform(rng, 1)))(X, X).detach()
         exact = float(log_density(K + noise.diag(), y))
         for rank, block in ((0, 0), (n // 4, 0), (n // 4, 7), (n, 0)):
@@ -75,7 +66,7 @@ def test_the_bounds_contain_the_truth_in_200_problems():
 
 
 def test_the_bounds_close_when_nothing_is_left_to_chance(rng):
-    X, y, noise = data(rng)
+    X, y, noise = observations(rng)
     K = Matern52(2, 0.5)(X, X).detach()
     widths = []
     for rank in (0, 5, 15, 40):
@@ -89,7 +80,7 @@ def test_the_bounds_close_when_nothing_is_left_to_chance(rng):
 
 
 def test_the_quadratic_form_is_bracketed_however_rough_the_solve(rng):
-    X, y, noise = data(rng)
+    X, y, noise = observations(rng)
     for kernel in KERNELS:
         K = kernel(2, 0.5)(X, X).detach()
         exact = float(y @ torch.linalg.solve(K + noise.diag(), y))
@@ -104,7 +95,7 @@ def test_the_quadratic_form_is_bracketed_however_rough_the_solve(rng):
 
 
 def test_each_probe_estimates_the_log_determinant_without_bias(rng):
-    X, y, noise = data(rng, 30)
+    X, y, noise = observations(rng, 30)
     K = Matern12(2, 0.3)(X, X).detach()
     exact = torch.logdet(K + noise.diag())
     for rank, block in ((0, 0), (10, 0), (10, 6)):
@@ -121,7 +112,7 @@ def test_each_probe_estimates_the_log_determinant_without_bias(rng):
 
 
 def test_a_length_that_does_not_vary_makes_probes_better(rng):
-    X, _, noise = data(rng, 50)
+    X, _, noise = observations(rng, 50)
     K_hat = Matern12(2, 0.2)(X, X).detach() + noise.diag()
     P = Preconditioner(Dense(K_hat), 0 * noise + 1e-3, BBMM(rank=0).structure(Dense(K_hat), noise))
     probes = Probes.draw(P, BBMM(probes=2000))
@@ -138,7 +129,7 @@ def test_a_length_that_does_not_vary_makes_probes_better(rng):
 @pytest.mark.parametrize("n", [0, 1, 2])
 @pytest.mark.parametrize("options", [BBMM(), BBMM(rank=0, block=0)], ids=["default", "bare"])
 def test_the_smallest_data_have_a_likelihood(n, options, rng):
-    X, y, noise = data(rng, n)
+    X, y, noise = observations(rng, n)
     K = RBF(2, 0.5)(X, X).detach()
     found = log_marginal_likelihood(Clustered(K, X), noise, y, options)
     exact = float(log_density(K + noise.diag(), y)) if n else 0.0
@@ -180,7 +171,7 @@ def test_an_operator_that_only_multiplies_has_a_likelihood_too(rng):
 
 @pytest.mark.parametrize(("rank", "block"), [(0, 0), (10, 0), (40, 0), (0, 8), (10, 8)])
 def test_each_probe_estimates_the_gradient_without_bias(rank, block, rng):
-    X, y, noise = data(rng)
+    X, y, noise = observations(rng)
     lengthscale = torch.tensor(0.4, dtype=torch.float64)
 
     def covariance(x):
@@ -203,7 +194,7 @@ def test_each_probe_estimates_the_gradient_without_bias(rank, block, rng):
 
 def test_the_gradient_is_that_of_the_estimate_where_it_was_preconditioned(rng):
     # With P and the probes held fixed, the value is a smooth function of the parameters.
-    X, y, noise = data(rng)
+    X, y, noise = observations(rng)
     options = BBMM(rank=40, block=0, probes=3)
     at = KernelOperator(Matern52(2, 0.5), X)
     P = Preconditioner(at, noise, options.structure(at, noise))
@@ -227,7 +218,7 @@ def test_the_gradient_is_that_of_the_estimate_where_it_was_preconditioned(rng):
 
 
 def test_autograd_reaches_parameters_noise_and_targets(rng):
-    X, y, noise = data(rng, 30, least=1e-2)
+    X, y, noise = observations(rng, 30, least=1e-2)
     kernel = Matern52(2, 0.5)
     y.requires_grad_(True)
     noise.requires_grad_(True)
@@ -250,7 +241,7 @@ def test_autograd_reaches_parameters_noise_and_targets(rng):
 
 
 def test_one_noise_variance_for_all_gets_the_sum_of_their_gradients(rng):
-    X, y, _ = data(rng, 20)
+    X, y, _ = observations(rng, 20)
     K, noise = RBF(2, 0.5)(X, X).detach(), torch.tensor(0.05, dtype=torch.float64)
     each = noise.repeat(20).requires_grad_(True)
     noise.requires_grad_(True)
@@ -261,7 +252,7 @@ def test_one_noise_variance_for_all_gets_the_sum_of_their_gradients(rng):
 
 
 def test_two_evaluations_are_equal_to_the_bit_and_another_seed_is_not(rng):
-    X, y, noise = data(rng)
+    X, y, noise = observations(rng)
     K = KernelOperator(Matern52(2, 0.5), X)
     first, second, other = (
         evaluate(K, noise, y, BBMM(rank=10, block=8, seed=seed), 1e-2, lanczos=True)
@@ -277,7 +268,7 @@ def test_two_evaluations_are_equal_to_the_bit_and_another_seed_is_not(rng):
 
 
 def test_a_mean_left_out_is_the_most_likely_one(rng):
-    X, y, noise = data(rng)
+    X, y, noise = observations(rng)
     y = y + 3.0
     K = KernelOperator(Matern52(2, 0.5), X)
     inverse = torch.linalg.inv(K.rows(torch.arange(40)) + noise.diag())
@@ -291,7 +282,7 @@ def test_a_mean_left_out_is_the_most_likely_one(rng):
 
 
 def test_the_mean_of_a_rough_warm_solve_is_right_to_second_order(rng):
-    X, y, noise = data(rng, 120, 3)
+    X, y, noise = observations(rng, 120, 3)
     y = y + 3.0
     options = BBMM(rank=15, block=0)
     before, K = (KernelOperator(Matern52(3, length), X) for length in (0.5, 0.55))
@@ -357,165 +348,3 @@ def test_clusters_halve_the_products_where_neighbours_are_what_rank_cannot_hold(
     with_blocks = products("clusters", rng, rank=40, block=50)
     assert 2 * with_blocks[0] <= without[0]
     assert 2 * with_blocks[1] <= without[1]
-
-
-# --- At the door. ----------------------------------------------------------------------
-
-
-def test_an_estimate_says_what_it_is():
-    estimate = Estimate(torch.tensor(1.5), 1.0, 3.0, 0.1)
-    assert str(estimate) == "1.5 (from 1 to 3)"
-    assert estimate.half_width == 1.0
-    assert float(estimate) == 1.5
-
-
-def test_what_does_not_fit_is_refused(rng):
-    K, y = Dense(torch.eye(4).double()), normal(rng, 4)
-    with pytest.raises(ValueError, match=r"y must have shape \(4,\)"):
-        log_marginal_likelihood(K, torch.ones(4), y[:3])
-    with pytest.raises(ValueError, match=r"noise must have shape \(4,\) or \(\)"):
-        log_marginal_likelihood(K, torch.ones(3), y)
-    for bad in (0.0, -1.0, math.nan, math.inf):
-        with pytest.raises(ValueError, match="noise must hold finite, positive"):
-            log_marginal_likelihood(K, torch.tensor([1.0, 1.0, bad, 1.0]), y)
-    with pytest.raises(ValueError, match="y has 4 NaN"):
-        log_marginal_likelihood(K, torch.ones(4), y * torch.nan)
-
-
-@pytest.mark.parametrize(
-    ("option", "value"),
-    [
-        ("tolerance", 0.0),
-        ("training_tolerance", math.nan),
-        ("variance_tolerance", -1.0),
-        ("probes", 1),
-        ("rank", -1),
-        ("block", -1),
-        ("max_steps", 0),
-        ("storage", "float16"),
-    ],
-)
-def test_options_out_of_range_are_refused(option, value):
-    with pytest.raises(ValueError, match=f"{option} must be"):
-        BBMM(**{option: value})
-
-
-def test_a_likelihood_that_did_not_converge_warns_and_is_bounded_still(rng):
-    X, y, noise = data(rng, 40, least=1e-4, most=1e-4)
-    K = Matern12(2, 0.5)(X, X).detach()
-    exact = float(log_density(K + noise.diag(), y))
-    with pytest.warns(NotConverged, match="after 1 steps"):
-        found = log_marginal_likelihood(Dense(K), noise, y, BBMM(rank=0, max_steps=1))
-    assert found.lower <= exact <= found.upper
-
-
-# --- A user's own operator. ------------------------------------------------------------
-
-
-class Own(LinearOperator):
-    """What a user writes: K of any type, with rows and diagonal of the same."""
-
-    def __init__(self, K):
-        self.K, self.n = K, len(K)
-
-    def matmul(self, V):
-        return self.K @ V.to(self.K.dtype)
-
-    def rows(self, index):
-        return self.K[index]
-
-    def diagonal(self):
-        return self.K.diagonal()
-
-
-class Clusters(Own):
-    """With coordinates, so that a preconditioner keeps blocks."""
-
-    @property
-    def coordinates(self):
-        return torch.arange(self.n).double().unsqueeze(1)
-
-
-def test_an_operator_that_contradicts_itself_has_neither_likelihood_nor_solution(rng):
-    class Tripled(Own):
-        def rows(self, index):
-            return 3 * super().rows(index)
-
-    K, y = spd_matrix(torch.logspace(-2, 0, 30, dtype=torch.float64), rng), normal(rng, 30)
-    skew = K.clone()
-    skew[3, 5] += 0.5
-    for wrong, message in ((Tripled(K), "Tripled.rows disagrees"), (Own(skew), "symmetric")):
-        with pytest.raises(ValueError, match=message):
-            log_marginal_likelihood(wrong, 0.1, y)
-        with pytest.raises(ValueError, match=message):
-            solve(wrong, 0.1, y.unsqueeze(1))
-    for ask, right in ((log_marginal_likelihood, y), (solve, y.unsqueeze(1))):
-        with pytest.raises(TypeError, match="must be a LinearOperator; got Tensor"):
-            ask(K, 0.1, right)  # pyright: ignore[reportArgumentType]
-
-
-@pytest.mark.parametrize("operator", [Own, Clusters])
-@pytest.mark.parametrize("smooth", [False, True])
-def test_operators_in_float32_are_preconditioned_in_float64(operator, smooth, rng):
-    X, y, _ = data(rng)
-    K = (RBF if smooth else Matern12)(2, 0.5)(X, X).detach()
-    for noise in (1e-1, 1e-3):  # at 1e-4 products in float32 end at a residual of 6e-5
-        K_hat = K.float().double() + noise * torch.eye(40)
-        options = BBMM(rank=30, block=8, tolerance=1e-4)
-        solution = solve(operator(K.float()), noise, y.unsqueeze(1).float(), options)
-        assert solution.U.dtype == torch.float64 and bool(solution.info.converged.all())
-        left = K_hat @ solution.U[:, 0] - y
-        assert float(left.norm() / y.norm()) <= 1.1e-4
-        found = log_marginal_likelihood(operator(K.float()), noise, y.float(), options)
-        assert found.lower - 1e-2 <= float(log_density(K_hat, y)) <= found.upper + 1e-2
-
-
-def test_an_operator_with_a_graph_is_solved_without_a_warning(rng):
-    X, y, noise = data(rng)
-    kernel = Matern52(2, 0.5)
-    noise.requires_grad_(True)
-    for K in (Dense(kernel(X, X)), Clusters(kernel(X, X)), Diagonal(noise)):
-        system = BBMM(rank=20, block=8).system(K, noise)
-        solutions = solve(K, noise, y.unsqueeze(1)), system.solve(y.unsqueeze(1))
-        assert not any(solution.U.requires_grad for solution in solutions)
-        assert not system.preconditioner.L.requires_grad
-
-
-def test_one_noise_variance_makes_a_system_as_n_equal_ones_do(rng):
-    K, b = (
-        Dense(spd_matrix(torch.logspace(-2, 0, 12, dtype=torch.float64), rng)),
-        normal(rng, 12, 1),
-    )
-    expected = torch.linalg.solve(K.A + 0.1 * torch.eye(12), b)
-    for noise in (0.1, torch.tensor(0.1), torch.full((12,), 0.1).double()):
-        torch.testing.assert_close(
-            BBMM().system(K, noise).solve(b).U, expected, rtol=1e-5, atol=1e-5
-        )
-        torch.testing.assert_close(solve(K, noise, b).U, expected, rtol=1e-5, atol=1e-5)
-    with pytest.raises(ValueError, match=r"noise must have shape \(12,\) or \(\); got \(3,\)"):
-        BBMM().system(K, torch.ones(3))
-
-
-def test_right_hand_sides_that_do_not_fit_are_refused_before_any_work(rng):
-    K, b = Dense(torch.eye(6).double()), normal(rng, 6)
-    for ask in (lambda b: solve(K, 0.1, b), BBMM().system(K, 0.1).solve):
-        with pytest.raises(ValueError, match=r"B must have shape \(6, t\).*pass B.unsqueeze\(-1\)"):
-            ask(b)
-        with pytest.raises(ValueError, match=r"B must have shape \(6, t\).*got \(5, 1\)"):
-            ask(b[:5].unsqueeze(1))
-        with pytest.raises(ValueError, match="B has 6 NaN"):
-            ask(b.unsqueeze(1) * torch.nan)
-
-
-def test_warnings_point_at_who_called_the_library(rng):
-    X, y, noise = data(rng, 40, least=1e-4, most=1e-4)
-    K, rough = Dense(Matern12(2, 0.5)(X, X).detach()), BBMM(rank=0, max_steps=1)
-    calls = (
-        lambda: log_marginal_likelihood(K, noise, y, rough),
-        lambda: solve(K, noise, y.unsqueeze(1), rough),
-        lambda: rough.system(K, noise).solve(y.unsqueeze(1)),
-    )
-    for call in calls:
-        with pytest.warns(NotConverged) as caught:
-            call()
-        assert caught[0].filename == __file__

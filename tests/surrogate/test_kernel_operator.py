@@ -13,6 +13,7 @@ import surrogate.operators.kernel as tiling
 from surrogate import RBF, Hamming, Kernel, Matern12, Matern32, Matern52, positive_parameter
 from surrogate.operators import KernelOperator, default_budget
 from surrogate.workspace import Workspace
+from tests.surrogate.helpers import assert_is_product, rows
 
 STORAGES = ["float64", "float32", "tiles"]
 
@@ -47,32 +48,11 @@ EVERY_KERNEL = pytest.mark.parametrize("make", KERNELS.values(), ids=KERNELS)
 EVERY_STORAGE = pytest.mark.parametrize("storage", STORAGES)
 
 
-def points(rng: torch.Generator, n: int, d: int) -> Tensor:
-    """Real numbers, and in the last column one of three categories."""
-    X = uniform(rng, n, d)
-    X[:, -1] = (3 * X[:, -1]).floor() / 2
-    return X
-
-
 def tolerance(kernel: Kernel, storage: str) -> float:
     if storage == "float32":
         return 5e-6
     # A Matérn-1/2 has a cusp: where points nearly meet, rounding of r² shows as its root.
     return 1e-10 if isinstance(kernel, Matern12) else 1e-13
-
-
-def assert_is_product(received: Tensor, A: Tensor, V: Tensor, tolerance: float) -> None:
-    """received = A V, but for `tolerance` relative to what a sum of absolute values would be."""
-    assert received.shape == V.shape and received.dtype == torch.float64
-    assert ((received - A @ V).abs() <= tolerance * (A.abs() @ V.abs())).all()
-
-
-@pytest.fixture
-def small_tiles(monkeypatch) -> None:
-    """So that a few dozen rows make many tiles and strips, none of which divides n."""
-    monkeypatch.setattr(tiling, "_ROWS", 4)
-    monkeypatch.setattr(tiling, "_COLUMNS", 6)
-    monkeypatch.setattr(tiling, "_STRIP", 12)
 
 
 # --------------------------------------------------------------------------------------
@@ -87,7 +67,7 @@ SIZES = [(0, 3, 2), (1, 1, 65), (63, 2, 1), (64, 33, 16), (65, 6, 3), (513, 4, 7
 @EVERY_KERNEL
 @pytest.mark.parametrize(("n", "d", "t"), SIZES)
 def test_law_products_equal_those_with_the_dense_matrix(make, storage, n, d, t, rng):
-    kernel, X, V = make(d), points(rng, n, d), normal(rng, n, t)
+    kernel, X, V = make(d), rows(rng, n, d=d), normal(rng, n, t)
     K = KernelOperator(kernel, X, storage=storage)
     assert_is_product(K.matmul(V), kernel(X, X).detach(), V, tolerance(kernel, storage))
 
@@ -98,7 +78,7 @@ def test_law_tiles_and_strips_that_do_not_divide_n_meet_without_a_seam(
     make, storage, rng, small_tiles
 ):
     for n in (3, 4, 5, 11, 12, 13, 41):
-        kernel, X, V = make(3), points(rng, n, 3), normal(rng, n, 2)
+        kernel, X, V = make(3), rows(rng, n), normal(rng, n, 2)
         K = KernelOperator(kernel, X, storage=storage)
         assert_is_product(K.matmul(V), kernel(X, X).detach(), V, tolerance(kernel, storage))
 
@@ -125,7 +105,7 @@ def test_law_a_workspace_used_by_one_operator_after_another_gives_the_same(
 ):
     workspace, kernel = Workspace(), make(3)
     for n in (25, 13, 25, 40):
-        X, V, A = points(rng, n, 3), normal(rng, n, 2), normal(rng, n, 2)
+        X, V, A = rows(rng, n), normal(rng, n, 2), normal(rng, n, 2)
         fresh = KernelOperator(kernel, X, storage=storage)
         reused = KernelOperator(kernel, X, storage=storage, workspace=workspace)
         index = torch.arange(n)
@@ -188,7 +168,7 @@ def test_a_shift_of_all_inputs_by_a_million_changes_no_product(make, storage, rn
 @pytest.mark.parametrize(("n", "k"), [(1, 1), (23, 1), (41, 5), (23, 0)])
 @EVERY_KERNEL
 def test_law_gradients_of_bilinear_forms_equal_those_of_autograd(make, n, k, rng, small_tiles):
-    kernel, X = make(3), points(rng, n, 3)
+    kernel, X = make(3), rows(rng, n)
     A, B = normal(rng, n, k), normal(rng, n, k)
     received = KernelOperator(kernel, X, storage="tiles").pullback(A, B)
     parameters = list(kernel.parameters())
@@ -201,7 +181,7 @@ def test_law_gradients_of_bilinear_forms_equal_those_of_autograd(make, n, k, rng
 
 @EVERY_KERNEL
 def test_law_gradients_of_bilinear_forms_match_central_differences(make, rng, small_tiles):
-    kernel, X, A, B = make(2), points(rng, 15, 2), normal(rng, 15, 2), normal(rng, 15, 2)
+    kernel, X, A, B = make(2), rows(rng, 15, d=2), normal(rng, 15, 2), normal(rng, 15, 2)
     received = KernelOperator(kernel, X).pullback(A, B)
 
     def form(at: np.ndarray) -> float:
@@ -301,7 +281,7 @@ def test_arguments_that_make_no_kernel_matrix_are_refused(rng):
 
 @EVERY_KERNEL
 def test_law_points_of_equal_coordinates_are_one_point_to_the_kernel(make, rng):
-    X = points(rng, 6, 3)
+    X = rows(rng, 6)
     X[4] = X[1]
     coordinates = KernelOperator(make(3), X).coordinates
     assert len(coordinates) == 6 and not coordinates.requires_grad

@@ -8,6 +8,7 @@ from oracles import normal, spd_matrix, uniform
 from surrogate import RBF, Matern12, NotConverged, NotPositiveDefinite
 from surrogate.operators import Dense, Diagonal, KernelOperator, LinearOperator
 from surrogate.solvers import mbcg
+from tests.surrogate.helpers import Inverse
 
 
 class Counted(Dense):
@@ -18,16 +19,6 @@ class Counted(Dense):
     def matmul(self, V):
         self.products += 1
         return super().matmul(V)
-
-
-class Inverse:
-    """P⁻¹ of a stored P."""
-
-    def __init__(self, P):
-        self.inverse = torch.linalg.inv(P)
-
-    def solve(self, R):
-        return self.inverse @ R
 
 
 class Broken(Dense):

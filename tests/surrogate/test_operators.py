@@ -8,7 +8,6 @@ import torch
 from oracles import normal, spd_matrix, uniform
 from torch import Tensor, nn
 
-import surrogate.operators.kernel as tiling
 from surrogate import RBF, Hamming, Matern52
 from surrogate.operators import (
     Dense,
@@ -19,21 +18,7 @@ from surrogate.operators import (
     SumOperator,
 )
 from surrogate.operators.base import check_operator
-
-
-def assert_is_product(received: Tensor, A: Tensor, V: Tensor, tolerance: float) -> None:
-    """received = A V, but for `tolerance` relative to what a sum of absolute values would be."""
-    assert received.shape == V.shape and received.dtype == torch.float64
-    assert ((received - A @ V).abs() <= tolerance * (A.abs() @ V.abs())).all()
-
-
-@pytest.fixture
-def small_tiles(monkeypatch) -> None:
-    """So that a few dozen rows make many tiles and strips, none of which divides n."""
-    monkeypatch.setattr(tiling, "_ROWS", 4)
-    monkeypatch.setattr(tiling, "_COLUMNS", 6)
-    monkeypatch.setattr(tiling, "_STRIP", 12)
-
+from tests.surrogate.helpers import assert_is_product
 
 # --------------------------------------------------------------------------------------
 # Laws of every operator.

@@ -7,6 +7,7 @@ from torch import Tensor
 from torch.autograd import gradcheck
 
 from surrogate import RBF, ExactGP, Hamming, Kernel, Matern12, Matern52, Posterior
+from tests.surrogate.helpers import rows
 
 KERNELS = {
     "rbf": RBF(2, [0.3, 1.0], 1.7),
@@ -18,24 +19,18 @@ KERNELS = {
 EVERY_KERNEL = pytest.mark.parametrize("name", KERNELS)
 
 
-def rows(rng: torch.Generator, *shape: int) -> Tensor:
-    X = uniform(rng, *shape, 2)
-    X[..., 1] = (X[..., 1] * 3).floor() / 2
-    return X
-
-
 def posterior_of(name: str, rng: torch.Generator, n: int = 6, noise: float = 0.05) -> Posterior:
     model = ExactGP(KERNELS[name], mean=0.7, noise=noise)
     given = torch.full((n,), torch.nan, dtype=torch.float64)
     given[: n // 2] = 0.2
-    return model.condition(rows(rng, n), normal(rng, n) + 0.7, given if noise > 1e-3 else None)
+    return model.condition(rows(rng, n, d=2), normal(rng, n) + 0.7, given if noise > 1e-3 else None)
 
 
 @EVERY_KERNEL
 @pytest.mark.parametrize("n", [0, 6])
 def test_over_many_draws_paths_have_the_mean_and_covariance_of_the_posterior(name, n, rng):
     posterior = posterior_of(name, rng, n)
-    X = torch.cat([rows(rng, 4), posterior.X[:1]])
+    X = torch.cat([rows(rng, 4, d=2), posterior.X[:1]])
     mean, covariance = posterior.joint(X)
     means, products = [], []
     for _ in range(300):
@@ -49,7 +44,7 @@ def test_over_many_draws_paths_have_the_mean_and_covariance_of_the_posterior(nam
 @EVERY_KERNEL
 def test_one_draw_with_the_default_features_is_near_the_posterior_already(name, rng):
     posterior = posterior_of(name, rng)
-    X = rows(rng, 5)
+    X = rows(rng, 5, d=2)
     mean, covariance = posterior.joint(X)
     values = posterior.sample_paths(4000, rng)(X)
     torch.testing.assert_close(values.mean(0), mean, rtol=0, atol=0.1)
@@ -59,7 +54,7 @@ def test_one_draw_with_the_default_features_is_near_the_posterior_already(name, 
 @EVERY_KERNEL
 def test_a_path_is_a_function_the_same_at_every_call(name, rng):
     f = posterior_of(name, rng).sample_paths(3, rng, features=32)
-    X = rows(rng, 5)
+    X = rows(rng, 5, d=2)
     assert f.count == 3
     assert f(X).shape == (3, 5)
     assert torch.equal(f(X), f(X))
@@ -67,7 +62,7 @@ def test_a_path_is_a_function_the_same_at_every_call(name, rng):
 
 
 def test_the_same_generator_state_gives_the_same_paths(rng):
-    posterior, X = posterior_of("mixed", rng), rows(rng, 5)
+    posterior, X = posterior_of("mixed", rng), rows(rng, 5, d=2)
     first, second = (
         posterior.sample_paths(3, torch.Generator().manual_seed(1))(X) for _ in range(2)
     )
@@ -77,7 +72,7 @@ def test_the_same_generator_state_gives_the_same_paths(rng):
 @EVERY_KERNEL
 def test_each_path_can_be_asked_at_points_of_its_own(name, rng):
     f = posterior_of(name, rng).sample_paths(4, rng, features=32)
-    X = rows(rng, 4, 3)
+    X = rows(rng, 4, 3, d=2)
     values = f(X)
     assert values.shape == (4, 3)
     for i in range(4):
@@ -92,7 +87,7 @@ def test_paths_can_be_differentiated(name, rng):
 
 
 def test_paths_over_categories_are_differentiated_in_the_real_columns(rng):
-    f, X = posterior_of("mixed", rng).sample_paths(3, rng, features=32), rows(rng, 4)
+    f, X = posterior_of("mixed", rng).sample_paths(3, rng, features=32), rows(rng, 4, d=2)
     reals = X[:, :1].clone().requires_grad_()
     assert gradcheck(lambda x: f(torch.cat([x, X[:, 1:]], dim=1)), (reals,))
 
@@ -105,12 +100,12 @@ def test_paths_go_through_observations_without_noise(name, rng):
 
 
 def test_paths_take_single_precision_inputs(rng):
-    f, X = posterior_of("mixed", rng).sample_paths(2, rng, features=16), rows(rng, 3).float()
+    f, X = posterior_of("mixed", rng).sample_paths(2, rng, features=16), rows(rng, 3, d=2).float()
     assert torch.equal(f(X), f(X.double()))
 
 
 def test_paths_keep_no_graph_and_change_nothing_in_the_posterior(rng):
-    posterior, X = posterior_of("rbf", rng), rows(rng, 3)
+    posterior, X = posterior_of("rbf", rng), rows(rng, 3, d=2)
     before = posterior.marginals(X)
     f = posterior.sample_paths(2, rng, features=16)
     assert not f(X).requires_grad
@@ -119,7 +114,7 @@ def test_paths_keep_no_graph_and_change_nothing_in_the_posterior(rng):
 
 def test_a_number_of_inputs_that_is_not_the_number_of_paths_is_refused(rng):
     f = posterior_of("rbf", rng).sample_paths(4, rng, features=16)
-    for wrong in (rows(rng, 3, 2), rows(rng, 1, 4, 2), rows(rng)):
+    for wrong in (rows(rng, 3, 2, d=2), rows(rng, 1, 4, 2, d=2), rows(rng, d=2)):
         with pytest.raises(ValueError, match=r"X must have shape \(m, d\) or \(4, m, d\); got"):
             f(wrong)
 
@@ -129,7 +124,7 @@ def test_a_kernel_without_features_says_so(rng):
         def forward(self, X1: Tensor, X2: Tensor) -> Tensor:
             return X1 @ X2.transpose(-1, -2)
 
-    posterior = ExactGP(Linear()).condition(rows(rng, 3), normal(rng, 3))
+    posterior = ExactGP(Linear()).condition(rows(rng, 3, d=2), normal(rng, 3))
     with pytest.raises(TypeError, match="Linear has no random features"):
         posterior.sample_paths(2, rng)
 
@@ -143,6 +138,6 @@ def test_a_user_kernel_with_features_has_paths(rng):
             signs = torch.randn(2, count, generator=generator, dtype=torch.float64)
             return lambda X: X @ signs / count**0.5
 
-    posterior = ExactGP(Linear(), noise=0.1).condition(rows(rng, 3), normal(rng, 3))
-    values = posterior.sample_paths(2, rng, features=16)(rows(rng, 4))
+    posterior = ExactGP(Linear(), noise=0.1).condition(rows(rng, 3, d=2), normal(rng, 3))
+    values = posterior.sample_paths(2, rng, features=16)(rows(rng, 4, d=2))
     assert values.shape == (2, 4)

@@ -8,6 +8,7 @@ from surrogate import RBF, Hamming, Matern12, Matern52, NotPositiveDefinite
 from surrogate.operators import Dense, KernelOperator, LinearOperator
 from surrogate.solvers import Preconditioner, Structure
 from surrogate.solvers.preconditioners import clusters, random_pivots
+from tests.surrogate.helpers import noises
 
 
 class Products(LinearOperator):
@@ -30,11 +31,6 @@ def structure(K, noise, rank, block, seed=0):
 
 def build(K, noise, rank, block):
     return Preconditioner(K, noise, structure(K, noise, rank, block))
-
-
-def noises(n, rng, least=1e-3, most=1e-1):
-    """Another variance for each observation."""
-    return least * (most / least) ** uniform(rng, n)
 
 
 def dense(structure, K, noise):

@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.autograd import gradcheck
 
 from surrogate import BBMM, RBF, Cholesky, ExactGP, Hamming, Kernel, Matern12, Matern52
+from tests.surrogate.helpers import prediction_by_cholesky, rows
 
 MEAN, NOISE = 0.7, 0.02
 TIGHT = BBMM(tolerance=1e-11, variance_tolerance=1e-9, rank=30, block=20)
@@ -33,13 +34,6 @@ KERNELS = {
 EVERY_KERNEL = pytest.mark.parametrize("name", KERNELS)
 
 
-def rows(rng: torch.Generator, n: int) -> Tensor:
-    """Two real columns and one that takes the values 0, ½ and 1."""
-    X = uniform(rng, n, 3)
-    X[:, 2] = (X[:, 2] * 3).floor() / 2
-    return X
-
-
 def data(rng: torch.Generator, n: int = 70, noise: float = NOISE) -> tuple[Tensor, Tensor]:
     X = rows(rng, n)
     return X, torch.sin(6 * X[:, 0]) + X[:, 1] + X[:, 2] + noise**0.5 * normal(rng, n)
@@ -47,15 +41,6 @@ def data(rng: torch.Generator, n: int = 70, noise: float = NOISE) -> tuple[Tenso
 
 def model_of(name: str, solver=TIGHT, noise: float = NOISE) -> ExactGP:
     return ExactGP(KERNELS[name], mean=MEAN, noise=noise, solver=solver)
-
-
-def dense(model: ExactGP, X: Tensor, y: Tensor, X_new: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean (m,) and covariance (m, m), by a triangular solve, which small noise spares."""
-    with torch.no_grad():
-        L = torch.linalg.cholesky(model.covariance(X))
-        V = torch.linalg.solve_triangular(L, model.kernel(X, X_new), upper=False)
-        by_y = torch.linalg.solve_triangular(L, (y - MEAN).unsqueeze(1), upper=False)
-        return MEAN + V.T @ by_y[:, 0], model.kernel(X_new, X_new) - V.T @ V
 
 
 # --------------------------------------------------------------------------------------
@@ -90,7 +75,7 @@ def test_wherever_k_is_kept_the_posterior_is_the_same(storage, rng):
     X, y = data(rng)
     solver = BBMM(tolerance=1e-9, variance_tolerance=1e-6, storage=storage, rank=20, block=20)
     posterior = model_of("matern52", solver).condition(X, y)
-    mean, covariance = dense(posterior.model, X, y, rows(rng, 9))
+    mean, covariance = prediction_by_cholesky(posterior.model, X, y, rows(rng, 9), MEAN)
     rng.manual_seed(0)
     data(rng)
     received, std = posterior.marginals(rows(rng, 9))
@@ -106,7 +91,7 @@ def test_the_bracket_of_a_variance_holds_it_and_is_as_narrow_as_asked_for(noise,
     X_new = torch.cat([rows(rng, 25), X[:15], X[:2] + 5.0])
     solver = BBMM(rank=30, block=block)
     posterior = model_of("matern52", solver, noise).condition(X, y)
-    mean, covariance = dense(posterior.model, X, y, X_new)
+    mean, covariance = prediction_by_cholesky(posterior.model, X, y, X_new, MEAN)
     exact, rounding = covariance.diagonal(), 1e-13
     lower, upper = posterior.variance_bounds(X_new)
     assert (lower <= exact + rounding).all() and (exact <= upper + rounding).all()
@@ -133,7 +118,7 @@ def test_of_a_loose_solve_the_square_of_its_residual_is_left_in_covariances(
         posterior = model_of("matern52", loose, noise).condition(X, y)
         X_new = torch.cat([X[:10], rows(rng, 5)])
         received = posterior.joint(X_new)[1]
-        over = received - dense(posterior.model, X, y, X_new)[1]
+        over = received - prediction_by_cholesky(posterior.model, X, y, X_new, MEAN)[1]
         # Too much, never too little: so no eigenvalue is negative.
         assert torch.linalg.eigvalsh(received).min() > -1e-12
         assert torch.linalg.eigvalsh(over).min() > -1e-12
@@ -199,7 +184,7 @@ def test_paths_have_the_mean_and_covariance_of_the_exact_posterior(rng):
     X, y = data(rng, 30)
     posterior = model_of("matern52", BBMM(rank=10, block=10)).condition(X, y)
     X_new = torch.cat([rows(rng, 4), X[:1]])
-    mean, covariance = dense(posterior.model, X, y, X_new)
+    mean, covariance = prediction_by_cholesky(posterior.model, X, y, X_new, MEAN)
     means, products = [], []
     for _ in range(320):  # features are shared within a draw: 20,480 paths in all
         off = posterior.sample_paths(64, rng, features=64)(X_new) - mean
@@ -247,7 +232,7 @@ def test_a_hundred_appends_drift_no_farther_than_one_solve(rng):
     for i in range(30, 130):
         posterior = posterior.append(X[i : i + 1], y[i : i + 1])
     X_new = rows(rng, 10)
-    mean, _ = dense(posterior.model, X, y, X_new)
+    mean, _ = prediction_by_cholesky(posterior.model, X, y, X_new, MEAN)
     torch.testing.assert_close(posterior.marginals(X_new)[0], mean, rtol=0, atol=1e-6)
     assert posterior.info.weights.converged.all()
 

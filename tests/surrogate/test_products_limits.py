@@ -10,6 +10,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from surrogate import BBMM, Auto, Cholesky, ExactGP, Kernel, Matern52, NotConverged
 from surrogate.models import posterior as posterior_module
+from tests.surrogate.helpers import prediction_by_cholesky
 
 MEAN, NOISE = 0.7, 0.02
 
@@ -37,15 +38,6 @@ def data(rng: torch.Generator, n: int = 70, noise: float = NOISE) -> tuple[Tenso
 
 def model_of(solver, noise: float = NOISE) -> ExactGP:
     return ExactGP(Matern52(3, [0.3, 1.0, 2.0], 1.7), mean=MEAN, noise=noise, solver=solver)
-
-
-def dense(model: ExactGP, X: Tensor, y: Tensor, X_new: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean (m,) and covariance (m, m), by a triangular solve, which small noise spares."""
-    with torch.no_grad():
-        L = torch.linalg.cholesky(model.covariance(X))
-        V = torch.linalg.solve_triangular(L, model.kernel(X, X_new), upper=False)
-        by_y = torch.linalg.solve_triangular(L, (y - MEAN).unsqueeze(1), upper=False)
-        return MEAN + V.T @ by_y[:, 0], model.kernel(X_new, X_new) - V.T @ V
 
 
 # --------------------------------------------------------------------------------------
@@ -166,7 +158,7 @@ def test_variances_that_cannot_be_made_certain_are_warned_of_with_numbers(rng):
     X_new = uniform(rng, 4, 3)
     with pytest.warns(NotConverged, match=r"variances are certain to within .* v \+ σ² only"):
         lower, upper = posterior.variance_bounds(X_new)
-    exact = dense(posterior.model, X, y, X_new)[1].diagonal()
+    exact = prediction_by_cholesky(posterior.model, X, y, X_new, MEAN)[1].diagonal()
     assert (lower <= exact + 1e-12).all() and (exact <= upper + 1e-12).all()
 
 
@@ -242,7 +234,7 @@ def test_the_budget_decides_where_k_is_kept(rng):
         kept.append(posterior.info.storage)
         cache = posterior._cache
         assert cache.K.bytes <= budget
-        mean, _ = dense(posterior.model, X, y, X[:5])
+        mean, _ = prediction_by_cholesky(posterior.model, X, y, X[:5], MEAN)
         torch.testing.assert_close(posterior.marginals(X[:5])[0], mean, rtol=0, atol=1e-6)
     assert kept[0] == "float64" and kept[-1] == "tiles"
 

@@ -8,16 +8,7 @@ from oracles import normal, spd_matrix, uniform
 from surrogate.operators import Dense
 from surrogate.solvers import BlockLanczos, log_quadratic_forms, mbcg
 from surrogate.solvers.lanczos import Recorder
-
-
-class Dividing:
-    """P⁻¹ of a stored P."""
-
-    def __init__(self, P):
-        self.inverse = torch.linalg.inv(P)
-
-    def solve(self, R):
-        return self.inverse @ R
+from tests.surrogate.helpers import Inverse
 
 
 def log_of(A):
@@ -45,7 +36,7 @@ def problem(seed):
 
 
 def forms(K, P, B, floor, **options):
-    solution = mbcg(Dense(K), B, preconditioner=Dividing(P), lanczos=True, warn=False, **options)
+    solution = mbcg(Dense(K), B, preconditioner=Inverse(P), lanczos=True, warn=False, **options)
     assert solution.lanczos is not None
     return log_quadratic_forms(solution.lanczos, floor)
 
@@ -170,7 +161,7 @@ def test_the_coefficients_are_those_of_the_operator_in_an_orthonormal_basis(rng)
     K = spd_matrix(torch.logspace(-3, 1, 24, dtype=torch.float64), rng)
     P = spd_matrix(torch.logspace(-1, 1, 24, dtype=torch.float64), rng)
     solution = mbcg(
-        Dense(K), normal(rng, 24, 8), preconditioner=Dividing(P), lanczos=True, tolerance=1e-11
+        Dense(K), normal(rng, 24, 8), preconditioner=Inverse(P), lanczos=True, tolerance=1e-11
     )
     assert isinstance(solution.lanczos, BlockLanczos)
     T = torch.zeros(24, 24, dtype=torch.float64)
