@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Generic, TypeVar
 
 import torch
 from torch import Tensor
@@ -81,14 +82,17 @@ class Cache(ABC):
         """
 
 
-class FactorCache(Cache):
+Factor = TypeVar("Factor", bound=CholeskyFactor | BorderedFactor)
+
+
+class FactorCache(Cache, Generic[Factor]):
     """What a factor of K̂ gives: all of it exact but for rounding.
 
     Attributes:
         factor: Of K̂.
     """
 
-    factor: CholeskyFactor | BorderedFactor
+    factor: Factor
 
     @cached_property
     def alpha(self) -> Tensor:
@@ -118,7 +122,7 @@ class FactorCache(Cache):
 
 
 @dataclass(frozen=True)
-class CholeskyCache(FactorCache):
+class CholeskyCache(FactorCache[CholeskyFactor]):
     """By the Cholesky factor of K̂, variances too.
 
     Attributes:

@@ -19,7 +19,7 @@ from surrogate.solvers.preconditioners import Preconditioner, clusters
 
 
 @dataclass(frozen=True)
-class RootedCache(FactorCache):
+class RootedCache(FactorCache[CholeskyFactor | BorderedFactor]):
     """α by a Cholesky factor of K̂, variances by `InverseRoot`.
 
     Attributes:

@@ -27,9 +27,12 @@ class LinearOperator(ABC):
 
     Attributes:
         n: Rows and columns.
+        roundoff: By how much a product is off, relative to |A| |v|: about 1e-7 for one that is
+            computed in float32. A solver then looks at true residuals along the way.
     """
 
     n: int
+    roundoff: float = 2e-16
 
     @abstractmethod
     def matmul(self, V: Tensor) -> Tensor:

@@ -79,6 +79,7 @@ class SumOperator(LinearOperator):
                 f"Make both from the same rows."
             )
         self.first, self.second, self.n = first, second, first.n
+        self.roundoff = max(first.roundoff, second.roundoff)
 
     def matmul(self, V: Tensor) -> Tensor:
         return self.first.matmul(V) + self.second.matmul(V)
@@ -120,6 +121,7 @@ class ScaledOperator(LinearOperator):
                 f"An operator is positive semi-definite: to subtract one, define your own."
             )
         self.scale, self.operator, self.n = scale, operator, operator.n
+        self.roundoff = operator.roundoff
 
     def matmul(self, V: Tensor) -> Tensor:
         return self.scale * self.operator.matmul(V)

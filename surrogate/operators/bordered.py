@@ -36,6 +36,7 @@ class Bordered(LinearOperator):
             )
             first, B, C = first.first, torch.cat([first.B, B[:inner]], 1), corner
         self.first, self.B, self.C, self.n = first, B, C, n + m
+        self.roundoff = first.roundoff
 
     def matmul(self, V: Tensor) -> Tensor:
         n = self.first.n

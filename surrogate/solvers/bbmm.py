@@ -21,9 +21,8 @@ from surrogate.solvers.preconditioners import Preconditioner, Structure
 # the products it saves; no more than this share of n, and no more than `_MOST`: n = 50,000 would
 # otherwise spend as much memory on low-rank factors as on K in float32.
 _RANK, _SHARE, _MOST = 100.0, 8, 1500
-# On `BBMM.rounding`: sums rounded in a float32 product cost more than rounded entries. For smooth
-# kernels, n = 400 and 1600 and targets drawn from the model, log p(y) was off by up to 1.4e-2 nats
-# per observation at 1.4e-6, 1.6e-3 at 5e-6 and 7e-4 at 1e-5.
+# On `BBMM.rounding`: for smooth kernels, n = 400 to 4000 and targets drawn from the model, log p(y)
+# was off by up to 5e-3 nats per observation at 2e-7, 1e-3 at 1e-6 and 2e-4 at 5e-6.
 
 # Columns of the smallest block: fewer get random helpers. A stored product with 8 columns takes
 # twice as long as with one, and α is found in a third of the steps or fewer.
@@ -47,7 +46,7 @@ class BBMM:
         storage: Where K lives: see `KernelOperator`.
         budget: Bytes that K may take; `default_budget()` unless given.
         rounding: Storage "auto" keeps K in float32, where float64 does not fit, if all noise
-            variances are at least this times √n max k(x, x). The default costs 7e-4 nats per
+            variances are at least this times √n max k(x, x). The default costs 1e-3 nats per
             observation at most; 2e-7 is where K̂ might cease to be positive definite.
         refine: Whether solves and the cached root are refined by products in float64 where K is
             kept in float32. Each such product computes all of K anew; without them the K in
@@ -64,7 +63,7 @@ class BBMM:
     max_steps: int = 1000
     storage: Storage = "auto"
     budget: int | None = None
-    rounding: float = 1e-5
+    rounding: float = 1e-6
     refine: bool = True
     seed: int = 0
 

@@ -24,8 +24,7 @@ _PATIENCE = 3  # looks in a row that find nothing gained end a solve: rounding h
 _GAINED = 0.9  # of the smallest residual seen, below which something was
 # Directions of the residual block below this share of it are rounding, and leave the block.
 _DEPENDENT = 1e-12
-# A product K v is off by about this times |K| |v|: energies vᵀKv below that are rounding.
-_EXACT, _INEXACT = 2e-16, 1e-7
+_EXACT = 1e-12  # roundoff of a product up to which the recursion is trusted to the end
 _SURELY = 100.0  # times that rounding below zero, an energy is negative
 
 
@@ -167,9 +166,9 @@ class _Run:
         refine: bool,
         lanczos: bool,
     ) -> None:
-        precise = operator.precise
-        self._operator, self._inexact = operator, precise is not operator
-        self._truth = precise if refine else operator
+        self._operator = operator
+        self._truth = operator.precise if refine else operator
+        self._is_inexact = operator.roundoff > _EXACT or self._truth is not operator
         self._preconditioner, self._wanted = preconditioner, wanted
         self._asked = tolerance
         self._tolerance = torch.full((len(B),), tolerance, dtype=B.dtype)
@@ -212,7 +211,7 @@ class _Run:
     def is_check_due(self) -> bool:
         """Whether the recursion is not to be trusted any longer."""
         since = self.steps - self._checked_at
-        return self.is_exhausted or (self._inexact and since >= _CHECK_EVERY)
+        return self.is_exhausted or (self._is_inexact and since >= _CHECK_EVERY)
 
     def step(self) -> None:
         """One product with K, and the solutions that are best in the space it opens."""
@@ -305,8 +304,9 @@ class _Run:
         if not bool(some.any()):
             return _Directions(S, KS, G, torch.zeros_like(G))
         self._reach = max(self._reach, float((KS.norm(dim=1) / size)[some].max()))
-        unit = _INEXACT if self._inexact else _EXACT
-        rounding = unit * self._reach * float((size.square() / energy)[some].max())
+        # Energies vᵀKv are off by that of K v.
+        per_energy = float((size.square() / energy)[some].max())
+        rounding = operator.roundoff * self._reach * per_energy
         scale = torch.where(some, energy.rsqrt(), 0.0)
         values, vectors = torch.linalg.eigh(scale.unsqueeze(1) * G * scale)
         least, most = float(values[0]), float(values[-1])

@@ -26,3 +26,4 @@ def small_tiles(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tiling, "_ROWS", 4)
     monkeypatch.setattr(tiling, "_COLUMNS", 6)
     monkeypatch.setattr(tiling, "_STRIP", 12)
+    monkeypatch.setattr(tiling, "_WIDENED", 14)

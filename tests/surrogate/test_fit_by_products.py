@@ -171,7 +171,7 @@ SMOOTH = {
 @pytest.mark.parametrize("name", SMOOTH)
 def test_at_the_least_noise_that_float32_is_taken_for_it_moves_no_likelihood(name, rng):
     n, kernel = 400, SMOOTH[name]
-    X, limit = uniform(rng, n, 3), 1e-5 * 2.0 * math.sqrt(n)
+    X, limit = uniform(rng, n, 3), 1e-6 * 2.0 * math.sqrt(n)
     options = BBMM(budget=4 * n * (n + 512) // 2 + 8)  # room for K in float32 only
     for factor, expected in ((0.999, "tiles"), (1.001, "float32")):
         noise = torch.full((n,), factor * limit).double()

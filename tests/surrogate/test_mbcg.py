@@ -247,6 +247,36 @@ def test_max_steps_ends_a_solve_with_a_warning_that_can_be_turned_off(rng):
     torch.testing.assert_close(untouched.R, B)
 
 
+class Single(Dense):
+    """Multiplies in float32; what it multiplies is known in float64 too."""
+
+    roundoff = 1e-7
+
+    def matmul(self, V):
+        self.products = getattr(self, "products", 0) + 1
+        return (self.A.float() @ V.float()).double()
+
+    @property
+    def precise(self):
+        return Dense(self.A)
+
+
+@pytest.mark.parametrize("refine", [False, True])
+def test_products_that_are_off_are_looked_at_on_the_way_and_not_only_at_the_end(refine, rng):
+    X, B = uniform(rng, 200, 1), normal(rng, 200, 1)
+    exact = Matern12(1, 0.3)(X, X).detach() + 1e-2 * torch.eye(200)
+    single = Single(exact)
+    tolerance = 1e-9 if refine else 1e-4
+    solution = mbcg(
+        1.0 * single + Diagonal(torch.zeros(200).double()), B, tolerance=tolerance, refine=refine
+    )
+    assert bool((residuals(exact, solution, B) <= 1.1 * tolerance).all())
+    steps = int(solution.info.steps.max())
+    looks = solution.info.products - steps
+    assert steps // 12 <= looks <= 0.3 * steps
+    assert (single.products == solution.info.products) != refine
+
+
 def test_products_in_float32_still_give_solutions_of_float64(rng):
     X, B = uniform(rng, 150, 2), normal(rng, 150, 4)
     K = KernelOperator(Matern12(2, 0.5), X, storage="float32")
