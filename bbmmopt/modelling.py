@@ -46,12 +46,19 @@ _WARP_FROM = 5  # different values, below which a power is not to be told from t
 # factor while one fits easily, from products beyond.
 _LARGE_FROM = 3000
 _GROWTH_LARGE = 1.06
+_LARGE_FIT_ROWS = 10_000
 _LARGE = Auto(
     fit_from=2 * _FIT_ROWS,
     predict_from=16_000,
     cholesky=Cholesky(root_from=_LARGE_FROM),
     # What float32 costs a likelihood of tens of thousands of trials, a search does not feel.
-    bbmm=BBMM(variance_tolerance=math.inf, tolerance=1e-4, rounding=2e-7),
+    bbmm=BBMM(
+        tolerance=1e-3,
+        append_tolerance=math.inf,
+        variance_tolerance=math.inf,
+        rounding=2e-7,
+        refine=False,
+    ),
 )
 
 # From this n on several threads are quicker than one; below, they wait for each other.
@@ -273,7 +280,10 @@ class Modeller:
             X, y, noise = _tensors(data, transform)
             model = start.model
             if bool((y != y[0]).any()):
-                model = fit(model, X, y, noise=noise, restart=False, tolerance=_FINE)
+                rows = _evenly(len(y), _LARGE_FIT_ROWS)
+                model = fit(
+                    model, X[rows], y[rows], noise=noise[rows], restart=False, tolerance=_FINE
+                )
             self._base = _Base(key, model.condition(X, y, noise), transform)
         return self._base
 

@@ -15,6 +15,7 @@ import argparse
 import json
 import os
 import resource
+import signal
 import statistics
 import subprocess
 import sys
@@ -98,7 +99,7 @@ def measure(library: str, n: int, options: argparse.Namespace) -> dict:
     ) as process:
         try:
             output, errors = process.communicate(timeout=options.limit)
-            outcome = "done" if process.returncode == 0 else errors.strip().splitlines()[-1:]
+            outcome = ended(process.returncode, errors)
         except subprocess.TimeoutExpired:
             process.kill()
             output, _ = process.communicate()
@@ -114,6 +115,14 @@ def measure(library: str, n: int, options: argparse.Namespace) -> dict:
         record |= {"later": later, "median": statistics.median(later)}
         record |= {"values": [line["value"] for line in asks]}
     return record
+
+
+def ended(code: int, errors: str) -> str:
+    """How a process ended, from its exit code and what it wrote."""
+    if code == 0:
+        return "done"
+    lines = errors.strip().splitlines()
+    return lines[-1] if lines else f"killed by {signal.Signals(-code).name}, perhaps for memory"
 
 
 def main() -> None:

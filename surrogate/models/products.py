@@ -25,7 +25,8 @@ from surrogate.solvers.mbcg import Solution
 from surrogate.solvers.preconditioners import Preconditioner, Structure, clusters
 
 _COLUMNS = 128  # variances solved for at once
-_OF_CHANGE = 1e-2  # of what appended rows change, the residual that their α may have
+_LEAST_SHARE = 1e-2  # of the tolerance asked for, below which weights need not be better
+_AT_ONCE = 5000  # rows appended without a solve, at most: their clusters are factored
 _FIRST_TRY = 30.0  # how much looser the first of two solves is: bounds are often better than feared
 
 
@@ -41,7 +42,6 @@ class ProductCache(Cache):
         X: Inputs, shape (n, d).
         noise: Variances as given, shape (n,).
         residual: y - m, shape (n,).
-        guess: Where the solve for α starts, shape (n,).
         border: What rows were appended to, if they were.
     """
 
@@ -50,7 +50,6 @@ class ProductCache(Cache):
     X: Tensor
     noise: Tensor
     residual: Tensor
-    guess: Tensor | None = None
     border: _Border | None = None
 
     @property
@@ -87,6 +86,11 @@ class ProductCache(Cache):
     @torch.inference_mode(False)
     def preconditioner(self) -> Preconditioner:
         """P ≈ K̂."""
+        if self.border is not None:
+            border, n = self.border, len(self.border.inner.residual)
+            index = clusters(self._coordinates[n:], self._block)
+            old = border.inner.preconditioner
+            return old.append(border.K12, border.K22, self.variances[n:], index)
         return Preconditioner(self.K, self.variances, self._structure)
 
     @cached_property
@@ -94,12 +98,29 @@ class ProductCache(Cache):
     def _structure(self) -> Structure:
         return self.options.structure(self.K, self.variances)
 
+    @property
+    def _coordinates(self) -> Tensor:
+        return self.kernel.coordinates(self.X)
+
+    @property
+    def _block(self) -> int:
+        """Points in a cluster."""
+        return self.options.block or max(len(self.X), 1)
+
     @cached_property
     @torch.inference_mode(False)
     def _solved(self) -> tuple[Tensor, SolveInfo]:
-        guess = None if self.guess is None else self.guess.unsqueeze(1)
+        guess = None if self.border is None else self.border.guess.unsqueeze(1)
         solution = self._solve(self.residual.unsqueeze(1), self._tolerance, guess)
         return solution.U.squeeze(1), solution.info
+
+    @property
+    def _is_solved_for(self) -> bool:
+        """Whether α is found by a solve, and not from the root alone."""
+        border = self.border
+        if border is None or not math.isinf(self.options.append_tolerance):
+            return True
+        return len(border.surprise) > _AT_ONCE
 
     @property
     def _tolerance(self) -> float:
@@ -110,30 +131,45 @@ class ProductCache(Cache):
         asked = self.options.tolerance
         if self.border is None:
             return asked
-        share = _OF_CHANGE * self.border.surprise / max(float(self.residual.norm()), 1e-300)
-        return min(asked, max(share, _OF_CHANGE * asked))
+        surprise = float(self.border.surprise.norm()) / max(float(self.residual.norm()), 1e-300)
+        share = self.options.append_tolerance * surprise
+        return min(asked, max(share, _LEAST_SHARE * asked))
 
     @cached_property
+    @torch.inference_mode(False)
     def alpha(self) -> Tensor:
-        return self._solved[0]
+        if self._is_solved_for:
+            return self._solved[0]
+        assert self.border is not None
+        return self.border.guess + self.root.appended(self._entries, self.border.surprise)
 
-    @property
+    @cached_property
     def info(self) -> SolveInfo:
-        """How the solve for α went."""
-        return self._solved[1]
+        """How the solve for α went; where there was none, what one product with α says."""
+        if self._is_solved_for:
+            return self._solved[1]
+        with torch.inference_mode(False):
+            left = self.residual - self.operator.matmul(self.alpha.unsqueeze(1)).squeeze(1)
+            relative = left.norm() / self.residual.norm().clamp_min(1e-300)
+        none = torch.zeros(1, dtype=torch.long)
+        return SolveInfo(relative.unsqueeze(0), none, 1, self.options.append_tolerance)
 
     @cached_property
     @torch.inference_mode(False)
     def root(self) -> InverseRoot:
         """The subspace that variances are first looked for in."""
         if self.border is not None:
-            border, n = self.border, len(self.border.inner.residual)
-            K22 = border.K22 + self.variances[n:].diag()
-            return border.inner.root.append(border.K12, K22, border.index)
+            old = self.border.inner.root
+            return old.append(self._entries, self.border.K12, self._coordinates, self._block)
         P = self.preconditioner
         basis = P.solve(P.L.mT)
         operator = self.operator.precise if self.options.refine else self.operator
         return InverseRoot.of(operator, basis, self._structure.clusters)
+
+    @property
+    def _entries(self) -> LinearOperator:
+        """K̂, of which a few entries are asked."""
+        return KernelOperator(self.kernel, self.X, storage="tiles") + Diagonal(self.variances)
 
     @torch.inference_mode(False)
     def _solve(
@@ -263,19 +299,10 @@ class ProductCache(Cache):
             surprise = residual - K12.mT @ self.alpha
             guess = torch.cat([self.alpha, torch.zeros_like(residual)])
             K = Bordered(self.K, K12, K22)
-            index = clusters(self.kernel.coordinates(X[old:]), self.options.block or m)
-            P = self.preconditioner.append(K12, K22, variances[old:], index)
-        extended = ProductCache(
-            self.options,
-            self.kernel,
-            X,
-            noise,
-            both,
-            guess=guess,
-            border=_Border(self, K12, K22, index, float(surprise.norm())),
-        )
+        border = _Border(self, K12, K22, surprise, guess)
+        extended = ProductCache(self.options, self.kernel, X, noise, both, border)
         # `cached_property` looks here first; the fields themselves are never set twice.
-        vars(extended).update(K=K, variances=variances, preconditioner=P)
+        vars(extended).update(K=K, variances=variances)
         return extended
 
 
@@ -287,12 +314,12 @@ class _Border:
         inner: The cache before.
         K12: Covariance of old and new rows, shape (n, m).
         K22: Of the new rows, without noise, shape (m, m).
-        index: Clusters of the new rows, counted from 0, padded with m.
-        surprise: ‖y - mean‖ of the new rows, by the α before.
+        surprise: y - mean of the new rows, by the α before, shape (m,).
+        guess: The α before, and zeros, shape (n + m,).
     """
 
     inner: ProductCache
     K12: Tensor
     K22: Tensor
-    index: Tensor
-    surprise: float
+    surprise: Tensor
+    guess: Tensor

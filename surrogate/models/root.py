@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -9,6 +10,7 @@ from torch import Tensor
 
 from surrogate.operators.base import LinearOperator
 from surrogate.solvers.cholesky import Cholesky
+from surrogate.solvers.preconditioners import clusters
 
 _JITTER = 1e-10  # relative, of the Gram matrix of the subspace
 
@@ -46,54 +48,39 @@ class InverseRoot:
     Attributes:
         R: Shape (n', r), n' ≤ n; zero in the rows appended since.
         KR: K̂R, shape (n, r).
-        index: Observations of each cluster, padded with n, shape (c, b).
-        owner: Cluster of each observation, shape (n,).
-        corners: Inverse Cholesky factors of what R leaves of K̂ on each cluster, (c, b, b).
+        members: Observations of each cluster, tensors of shape (b,).
+        owner: Cluster of each observation, shape (n,); -1 for none.
+        corners: Inverse Cholesky factors of what R leaves of K̂ on each cluster, shapes (b, b).
+        newest: Clusters that hold rows of the last `append`.
     """
 
     R: Tensor
     KR: Tensor
-    index: Tensor
+    members: tuple[Tensor, ...]
     owner: Tensor
-    corners: Tensor
+    corners: tuple[Tensor, ...]
+    newest: tuple[int, ...] = ()
 
     @staticmethod
     def of(
-        operator: LinearOperator, basis: Tensor, clusters: Tensor, *, product: Tensor | None = None
+        operator: LinearOperator, basis: Tensor, index: Tensor, *, product: Tensor | None = None
     ) -> InverseRoot:
-        """Orthonormalise a basis (n, r) in K̂, and factor what is left on clusters (c, b).
+        """Orthonormalise a basis (n, r) in K̂, and factor what is left on clusters: `index` (c, b),
+        padded with n.
 
         Costs one product of K̂ with r columns, unless that is given.
         """
+        n = len(basis)
         KB = operator.matmul(basis) if product is None else product
         M = basis.mT @ KB
         M = 0.5 * (M + M.mT)
         M.diagonal().mul_(1 + _JITTER)
         L = Cholesky().factor(M).L
-        R = torch.linalg.solve_triangular(L, basis.mT, upper=False).mT
-        KR = torch.linalg.solve_triangular(L, KB.mT, upper=False).mT
-        return InverseRoot._with_clusters(operator, R.contiguous(), KR.contiguous(), clusters)
-
-    @staticmethod
-    def _with_clusters(
-        operator: LinearOperator, R: Tensor, KR: Tensor, clusters: Tensor
-    ) -> InverseRoot:
-        n, (c, b) = len(R), clusters.shape
-        owner = torch.full((n + 1,), -1)
-        corners = R.new_empty(c, b, b)
-        for i, some in enumerate(clusters):
-            owner[some] = i
-            inside = some < n
-            some = some.where(inside, torch.zeros_like(some))
-            rows = KR[some]
-            A = operator.blocks(some.unsqueeze(0))[0] - rows @ rows.mT
-            A = A * inside.unsqueeze(1) * inside
-            A.diagonal()[~inside] = 1.0
-            scale = float(operator.diagonal()[some].mean())
-            factor = Cholesky().factor(0.5 * (A + A.mT), scale=scale)
-            identity = torch.eye(b, dtype=A.dtype)
-            corners[i] = torch.linalg.solve_triangular(factor.L, identity, upper=False)
-        return InverseRoot(R, KR, clusters, owner[:n], corners)
+        R = torch.linalg.solve_triangular(L, basis.mT, upper=False).mT.contiguous()
+        KR = torch.linalg.solve_triangular(L, KB.mT, upper=False).mT.contiguous()
+        members = tuple(some[some < n] for some in index)
+        corners = tuple(_corner(operator, KR, some) for some in members)
+        return InverseRoot(R, KR, members, _owners(members, n), corners)
 
     @property
     def rank(self) -> int:
@@ -104,14 +91,14 @@ class InverseRoot:
         """Solve for each row of k (m, n) within the subspace."""
         inside = k[:, : len(self.R)] @ self.R  # (m, r)
         explained = inside.square().sum(1)
-        m, b = len(k), self.index.shape[1] if len(self.index) else 0
+        m, b = len(k), max((len(some) for some in self.members), default=0)
         local, owner = k.new_zeros(m, b), torch.full((m,), -1)
-        if len(self.index) and m:
+        if self.members and m:
             owner = self.owner[k.abs().argmax(1)]
             inside = inside.clone()
             for i, points, some in self.groups(owner):
                 left = k[points][:, some] - inside[points] @ self.KR[some].mT
-                corner = self.corners[i][: len(some), : len(some)]
+                corner = self.corners[i]
                 w = left @ corner.mT
                 explained[points] += w.square().sum(1)
                 x = w @ corner  # (p, b)
@@ -127,42 +114,94 @@ class InverseRoot:
             x[points.unsqueeze(1), some] += projection.local[points, : len(some)]
         return x
 
-    def append(self, K12: Tensor, K22: Tensor, clusters: Tensor) -> InverseRoot:
-        """The root with m more rows, which come in clusters of their own.
+    def append(self, operator: LinearOperator, K12: Tensor, X: Tensor, block: int) -> InverseRoot:
+        """The root with m more rows, each of which joins the cluster it is nearest to.
+
+        A cluster that grows beyond twice the size asked for is split.
 
         Args:
+            operator: K̂ of all rows; asked for its blocks and its diagonal.
             K12: Covariance of old and new rows, shape (n, m).
-            K22: Covariance of the new rows with their noise, shape (m, m).
-            clusters: Of the new rows, counted from 0, padded with m, shape (c, b).
+            X: Coordinates of all rows, shape (n + m, d).
+            block: Points in a cluster.
         """
         n, m = K12.shape
-        rows = K12[: len(self.R)].mT @ self.R  # K̂R there, (m, r)
-        owner = torch.full((m + 1,), -1)
-        width = max(self.index.shape[1], clusters.shape[1])
-        index = torch.full((len(self.index) + len(clusters), width), n + m)
-        index[: len(self.index), : self.index.shape[1]] = self.index.where(self.index < n, n + m)
-        corners = self.corners.new_zeros(len(index), width, width)
-        corners.diagonal(dim1=1, dim2=2).fill_(1.0)
-        old = self.corners.shape[1]
-        corners[: len(self.index), :old, :old] = self.corners
-        for i, padded in enumerate(clusters, len(self.index)):
-            some = padded[padded < m]
-            b = len(some)
-            owner[some] = i
-            index[i, :b] = some + n
-            A = K22[some][:, some] - rows[some] @ rows[some].mT
-            scale = float(K22.diagonal()[some].mean())
-            factor = Cholesky().factor(0.5 * (A + A.mT), scale=scale)
-            identity = torch.eye(b, dtype=A.dtype)
-            corners[i, :b, :b] = torch.linalg.solve_triangular(factor.L, identity, upper=False)
-        KR = torch.cat([self.KR, rows])
-        return InverseRoot(self.R, KR, index, torch.cat([self.owner, owner[:m]]), corners)
+        KR = torch.cat([self.KR, K12[: len(self.R)].mT @ self.R])
+        new = torch.arange(n, n + m)
+        nearest = torch.full((m,), -1)
+        if n and m:
+            nearest = self.owner[K12.abs().argmax(0)]
+        members, corners = list(self.members), list(self.corners)
+        newest: list[int] = []
+        for i in nearest.unique().tolist():
+            joining = new[nearest == i]
+            some = torch.cat([members[i], joining]) if i >= 0 else joining
+            parts = [some]
+            if i < 0 or len(some) > 2 * block:
+                parts = [some[part[part < len(some)]] for part in clusters(X[some], block)]
+            for part in parts:
+                if i < 0:
+                    i = len(members)
+                if i == len(members):
+                    members.append(part)
+                    corners.append(part)
+                members[i], corners[i] = part, _corner(operator, KR, part)
+                if bool((part >= n).any()):
+                    newest.append(i)
+                i = len(members)
+        owner = _owners(members, n + m)
+        return InverseRoot(self.R, KR, tuple(members), owner, tuple(corners), tuple(newest))
+
+    def appended(self, operator: LinearOperator, surprise: Tensor) -> Tensor:
+        """x ≈ K̂⁻¹[0; s] in the span of R and of all clusters with rows of the last `append`.
+
+        What the weights of these rows' targets change by, if s is what the targets are beyond what
+        was expected of them. The error is the smallest in the energy of K̂ that the span allows.
+
+        Args:
+            operator: K̂ of all rows; asked for a block.
+            surprise: s, shape (m,).
+
+        Returns:
+            Shape (n,).
+        """
+        n, m = len(self.KR), len(surprise)
+        x = surprise.new_zeros(n)
+        if not m:
+            return x
+        some = torch.cat([self.members[i] for i in self.newest])
+        target = torch.where(some >= n - m, surprise[(some - (n - m)).clamp_min(0)], 0.0)
+        A = _left(operator, self.KR, some)
+        scale = float(operator.diagonal()[some].mean())
+        local = Cholesky().factor(A, scale=scale).solve(target.unsqueeze(1)).squeeze(1)
+        x[: len(self.R)] = self.R @ -(local @ self.KR[some])
+        x[some] += local
+        return x
 
     def groups(self, owner: Tensor) -> list[tuple[int, Tensor, Tensor]]:
         """For each cluster that owns test points: its number, those points, its observations."""
-        groups = []
-        for i in owner.unique().tolist():
-            if i >= 0:
-                some = self.index[i]
-                groups.append((i, (owner == i).nonzero().squeeze(1), some[some < len(self.KR)]))
-        return groups
+        return [
+            (i, (owner == i).nonzero().squeeze(1), self.members[i])
+            for i in owner.unique().tolist()
+            if i >= 0
+        ]
+
+
+def _owners(members: Sequence[Tensor], n: int) -> Tensor:
+    owner = torch.full((n,), -1)
+    for i, some in enumerate(members):
+        owner[some] = i
+    return owner
+
+
+def _left(operator: LinearOperator, KR: Tensor, some: Tensor) -> Tensor:
+    """What R leaves of K̂ on the rows `some`."""
+    A = operator.blocks(some.unsqueeze(0))[0].addmm(KR[some], KR[some].mT, alpha=-1.0)
+    return 0.5 * (A + A.mT)
+
+
+def _corner(operator: LinearOperator, KR: Tensor, some: Tensor) -> Tensor:
+    """Inverse Cholesky factor of what R leaves of K̂ on the rows `some`."""
+    scale = float(operator.diagonal()[some].mean())
+    factor = Cholesky().factor(_left(operator, KR, some), scale=scale)
+    return factor.whiten(torch.eye(len(some), dtype=KR.dtype))

@@ -15,7 +15,7 @@ from surrogate.operators.basic import Diagonal
 from surrogate.operators.kernel import KernelOperator
 from surrogate.solvers.bbmm import BBMM
 from surrogate.solvers.cholesky import BorderedFactor, Cholesky, CholeskyFactor
-from surrogate.solvers.preconditioners import Preconditioner, clusters
+from surrogate.solvers.preconditioners import Preconditioner
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,8 @@ class RootedCache(FactorCache[CholeskyFactor | BorderedFactor]):
             factor = self.factor.append(K12, K22)
         else:
             factor = BorderedFactor.of(self.factor, K12, K22)
-        new = self.kernel.coordinates(X[len(self.residual) :])
-        root = self.root.append(K12, K22, clusters(new, self.block))
+        K = KernelOperator(self.kernel, X, storage="tiles") + Diagonal(noise)
+        points = self.kernel.coordinates(X)
+        root = self.root.append(K, K12, points, self.block or max(len(X), 1))
         both = torch.cat([self.residual, residual])
         return RootedCache(factor, both, root, self.kernel, self.block)

@@ -36,6 +36,10 @@ class BBMM:
     Attributes:
         tolerance: Relative residual of the weights that predictions are made with.
         training_tolerance: Relative residual of the solves that gradients of a fit are made with.
+        append_tolerance: Residual of the weights after rows were appended, as a share of what these
+            were beyond what had been expected, but not above `tolerance`; inf takes the best
+            weights in the space of the cached root and of the clusters around the new rows, and
+            solves for nothing.
         variance_tolerance: A variance v of f is returned once it is certain to be wrong by at most
             this share of v + σ²; inf takes what the cached root alone gives.
         probes: Random vectors that log|K̂| and its gradient are estimated with. Together with y
@@ -56,6 +60,7 @@ class BBMM:
 
     tolerance: float = 1e-6
     training_tolerance: float = 1e-2
+    append_tolerance: float = 1e-2
     variance_tolerance: float = 1e-2
     probes: int = 14
     rank: int | None = None
@@ -68,7 +73,7 @@ class BBMM:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name in ("tolerance", "training_tolerance", "variance_tolerance"):
+        for name in ("tolerance", "training_tolerance", "append_tolerance", "variance_tolerance"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name} must be positive; got {getattr(self, name)}.")
         for name, least in (("probes", 2), ("rank", 0), ("block", 0), ("max_steps", 1)):

@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.autograd import gradcheck
 
 from surrogate import BBMM, RBF, Cholesky, ExactGP, Hamming, Kernel, Matern12, Matern52
+from surrogate.operators import KernelOperator
 from tests.surrogate.helpers import prediction_by_cholesky, rows
 
 MEAN, NOISE = 0.7, 0.02
@@ -246,3 +247,70 @@ def test_an_append_starts_from_the_weights_there_are(rng):
     cold = model_of("matern52", solver, 1e-4).condition(X, y).info.weights
     assert warm.products < cold.products
     assert warm.converged.all() and cold.converged.all()
+
+
+# --------------------------------------------------------------------------------------
+# Appended without a solve.
+# --------------------------------------------------------------------------------------
+
+APPENDED = {"append_tolerance": math.inf, "variance_tolerance": math.inf, "tolerance": 1e-10}
+
+
+@pytest.fixture
+def products(monkeypatch) -> list[int]:
+    """Columns of each product with K."""
+    made: list[int] = []
+
+    def counted(self, V, multiply=KernelOperator.matmul):
+        made.append(V.shape[1])
+        return multiply(self, V)
+
+    monkeypatch.setattr(KernelOperator, "matmul", counted)
+    return made
+
+
+def test_rows_appended_without_a_solve_change_the_weights_almost_as_a_solve_would(rng, products):
+    X, y = data(rng, 300, 1e-2)
+    new = X[:10] + 0.02 * normal(rng, 10, 3)  # among others, as in a search
+    X, y = torch.cat([X, new]), torch.cat([y, y[:10] + 0.3])
+    solver = BBMM(rank=60, block=60, **APPENDED)
+    ours = model_of("matern52", solver, 1e-2).condition(X[:300], y[:300])
+    ours.marginals(X[:2])
+    products.clear()
+    T = torch.cat([new + 0.01, rows(rng, 20)])
+    for start, stop in ((300, 306), (306, 310)):
+        before = torch.cat([ours._cache.alpha, torch.zeros(stop - start).double()])
+        ours = ours.append(X[start:stop], y[start:stop])
+        exact = model_of("matern52", Cholesky(), 1e-2).condition(X[:stop], y[:stop])
+        alpha, K = exact._cache.alpha, exact.model.covariance(X[:stop])
+        left, nothing = ours._cache.alpha - alpha, before - alpha
+        assert float(left @ K @ left) < 0.01 * float(nothing @ K @ nothing)
+        mean, std = exact.marginals(T)
+        received = ours.marginals(T)
+        assert ((received[0] - mean) / std).abs().max() < 0.2
+        assert (received[1] > std - 1e-9).all()
+    assert not products
+    assert 0 < float(ours.info.weights.residual) < 1 and ours.info.weights.products == 1
+    assert products == [1]
+
+
+def test_where_the_space_of_the_root_is_all_weights_of_appended_rows_are_exact(rng):
+    X, y = data(rng, 50)
+    solver = BBMM(rank=5, block=60, **APPENDED)
+    posterior = model_of("matern52", solver).condition(X[:40], y[:40])
+    posterior = posterior.append(X[40:45], y[40:45]).append(X[45:], y[45:])
+    mean, covariance = prediction_by_cholesky(posterior.model, X, y, X[:20] + 0.1, MEAN)
+    received, std = posterior.marginals(X[:20] + 0.1)
+    torch.testing.assert_close(received, mean, rtol=0, atol=1e-6)
+    torch.testing.assert_close(std**2, covariance.diagonal(), rtol=1e-5, atol=1e-8)
+    assert float(posterior.info.weights.residual) < 1e-6
+
+
+def test_too_many_rows_to_be_appended_without_a_solve_are_solved_for(rng, products, monkeypatch):
+    monkeypatch.setattr("surrogate.models.products._AT_ONCE", 9)
+    X, y = data(rng, 50)
+    posterior = model_of("matern52", BBMM(rank=5, block=5, **APPENDED)).condition(X[:40], y[:40])
+    posterior = posterior.append(X[40:], y[40:])
+    mean, _ = prediction_by_cholesky(posterior.model, X, y, X, MEAN)
+    torch.testing.assert_close(posterior.marginals(X)[0], mean, rtol=0, atol=1e-7)
+    assert posterior.info.weights.converged.all()

@@ -138,3 +138,72 @@ def test_the_covariances_passed_in_stay_as_they_are(problem, rng):
     before, root = k.clone(), problem.root(normal(rng, N, 4), "clusters")
     root.weights(root.project(k))
     assert torch.equal(k, before)
+
+
+# --------------------------------------------------------------------------------------
+# Appended rows.
+# --------------------------------------------------------------------------------------
+
+
+def bordered(problem: Problem, grouping: str, rng: torch.Generator, n: int, block: int = 9):
+    """A root of the first n rows, with the others appended."""
+    K = problem.K
+    index = GROUPS[grouping]
+    index = index.where(index < n, n)
+    first = InverseRoot.of(Dense(K[:n, :n]), normal(rng, n, min(4, n)), index)
+    return first, first.append(Dense(K), K[:n, n:], problem.X, block)
+
+
+def test_an_appended_row_joins_the_cluster_of_the_observation_it_varies_with_most(problem, rng):
+    first, root = bordered(problem, "clusters", rng, 19)
+    for row in range(19, N):
+        nearest = int(problem.K[:19, row].argmax())
+        assert root.owner[row] == root.owner[nearest] == first.owner[nearest]
+    assert sorted(torch.cat(root.members).tolist()) == list(range(N))
+    assert set(root.owner[19:].tolist()) == set(root.newest)
+    untouched = [i for i in range(3) if i not in root.newest]
+    assert untouched
+    assert all(torch.equal(root.members[i], first.members[i]) for i in untouched)
+
+
+def test_a_cluster_that_grew_beyond_twice_its_size_is_split(problem, rng):
+    _, root = bordered(problem, "clusters", rng, 10, block=4)  # two clusters, of nine and of one
+    assert sorted(torch.cat(root.members).tolist()) == list(range(N))
+    assert max(len(some) for some in root.members) <= 8
+    for i, some in enumerate(root.members):
+        assert (root.owner[some] == i).all()
+        assert bool((some >= 10).any()) == (i in root.newest)
+
+
+@pytest.mark.parametrize(
+    ("grouping", "n"), [("clusters", 19), ("no clusters", 19), ("clusters", 0)]
+)
+def test_after_rows_were_appended_projections_solve_the_larger_problem(grouping, n, problem, rng):
+    _, root = bordered(problem, grouping, rng, n)
+    basis = torch.cat([root.R, torch.zeros(N - n, root.rank, dtype=torch.float64)])
+    k, identity = problem.k(uniform(rng, 12, 2)), torch.eye(N, dtype=torch.float64)
+    projection = root.project(k)
+    x = root.weights(projection)
+    for i, owner in enumerate(projection.owner.tolist()):
+        some = root.members[owner] if owner >= 0 else torch.empty(0, dtype=torch.long)
+        B = torch.cat([basis, identity[:, some]], dim=1)
+        expected = B @ torch.linalg.solve(B.T @ problem.K @ B, B.T @ k[i])
+        torch.testing.assert_close(x[i], expected, rtol=1e-6, atol=1e-7)
+    torch.testing.assert_close(projection.explained, (k * x).sum(1), rtol=1e-9, atol=1e-10)
+
+
+@pytest.mark.parametrize(
+    ("grouping", "n"), [("clusters", 19), ("no clusters", 19), ("clusters", 0)]
+)
+def test_what_appended_targets_change_is_the_galerkin_solution_around_them(
+    grouping, n, problem, rng
+):
+    _, root = bordered(problem, grouping, rng, n)
+    basis = torch.cat([root.R, torch.zeros(N - n, root.rank, dtype=torch.float64)])
+    some = torch.cat([root.members[i] for i in root.newest])
+    B = torch.cat([basis, torch.eye(N, dtype=torch.float64)[:, some]], dim=1)
+    s = normal(rng, N - n)
+    b = torch.cat([torch.zeros(n, dtype=torch.float64), s])
+    expected = B @ torch.linalg.solve(B.T @ problem.K @ B, B.T @ b)
+    torch.testing.assert_close(root.appended(Dense(problem.K), s), expected, rtol=1e-6, atol=1e-6)
+    assert not root.appended(Dense(problem.K), s[:0]).any()
