@@ -163,7 +163,13 @@ class ProductCache(Cache):
             return old.append(self._entries, self.border.K12, self._coordinates, self._block)
         P = self.preconditioner
         basis = P.solve(P.L.mT)
-        operator = self.operator.precise if self.options.refine else self.operator
+        options = self.options
+        operator = self.operator.precise if options.refine else self.operator
+        if math.isinf(options.append_tolerance) and math.isinf(options.variance_tolerance):
+            # Nothing is solved any more, unless somebody asks for it: P, as large as the root, can
+            # be made again.
+            _ = self.alpha
+            del vars(self)["preconditioner"], P
         return InverseRoot.of(operator, basis, self._structure.clusters)
 
     @property
@@ -242,7 +248,7 @@ class ProductCache(Cache):
     def _image(self, projection: Projection) -> Tensor:
         """K̂x for each test point, shape (m, n), from K̂R and a few columns of K̂."""
         root = self.root
-        out = projection.inside @ root.KR.mT
+        out = torch.cat([projection.inside @ root.KR.mT, projection.inside @ root.beyond.mT], 1)
         for _, points, some in root.groups(projection.owner):
             local = projection.local[points, : len(some)]
             out[points] += local @ self.K.rows(some)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -13,6 +13,7 @@ from surrogate.solvers.cholesky import Cholesky
 from surrogate.solvers.preconditioners import clusters
 
 _JITTER = 1e-10  # relative, of the Gram matrix of the subspace
+_AROUND = 4000  # rows around those appended that are taken into account, at most
 
 
 @dataclass(frozen=True)
@@ -47,7 +48,8 @@ class InverseRoot:
 
     Attributes:
         R: Shape (n', r), n' ≤ n; zero in the rows appended since.
-        KR: K̂R, shape (n, r).
+        KR: K̂R, the first n' rows of it.
+        beyond: K̂R, the rows appended since, shape (n - n', r).
         members: Observations of each cluster, tensors of shape (b,).
         owner: Cluster of each observation, shape (n,); -1 for none.
         corners: Inverse Cholesky factors of what R leaves of K̂ on each cluster, shapes (b, b).
@@ -56,6 +58,7 @@ class InverseRoot:
 
     R: Tensor
     KR: Tensor
+    beyond: Tensor
     members: tuple[Tensor, ...]
     owner: Tensor
     corners: tuple[Tensor, ...]
@@ -79,8 +82,8 @@ class InverseRoot:
         R = torch.linalg.solve_triangular(L, basis.mT, upper=False).mT.contiguous()
         KR = torch.linalg.solve_triangular(L, KB.mT, upper=False).mT.contiguous()
         members = tuple(some[some < n] for some in index)
-        corners = tuple(_corner(operator, KR, some) for some in members)
-        return InverseRoot(R, KR, members, _owners(members, n), corners)
+        corners = tuple(_corner(operator, KR[some], some) for some in members)
+        return InverseRoot(R, KR, KR[:0], members, _owners(members, n), corners)
 
     @property
     def rank(self) -> int:
@@ -97,18 +100,19 @@ class InverseRoot:
             owner = self.owner[k.abs().argmax(1)]
             inside = inside.clone()
             for i, points, some in self.groups(owner):
-                left = k[points][:, some] - inside[points] @ self.KR[some].mT
+                rows = self.rows(some)
+                left = k[points][:, some] - inside[points] @ rows.mT
                 corner = self.corners[i]
                 w = left @ corner.mT
                 explained[points] += w.square().sum(1)
                 x = w @ corner  # (p, b)
                 local[points, : len(some)] = x
-                inside[points] -= x @ self.KR[some]
+                inside[points] -= x @ rows
         return Projection(explained, inside, owner, local)
 
     def weights(self, projection: Projection) -> Tensor:
         """x for each test point, shape (m, n)."""
-        x = self.R.new_zeros(len(projection.inside), len(self.KR))
+        x = self.R.new_zeros(len(projection.inside), len(self.owner))
         torch.mm(projection.inside, self.R.mT, out=x[:, : len(self.R)])
         for _, points, some in self.groups(projection.owner):
             x[points.unsqueeze(1), some] += projection.local[points, : len(some)]
@@ -126,7 +130,8 @@ class InverseRoot:
             block: Points in a cluster.
         """
         n, m = K12.shape
-        KR = torch.cat([self.KR, K12[: len(self.R)].mT @ self.R])
+        beyond = torch.cat([self.beyond, K12[: len(self.R)].mT @ self.R])
+        root = replace(self, beyond=beyond)
         new = torch.arange(n, n + m)
         nearest = torch.full((m,), -1)
         if n and m:
@@ -145,16 +150,22 @@ class InverseRoot:
                 if i == len(members):
                     members.append(part)
                     corners.append(part)
-                members[i], corners[i] = part, _corner(operator, KR, part)
+                members[i], corners[i] = part, _corner(operator, root.rows(part), part)
                 if bool((part >= n).any()):
                     newest.append(i)
                 i = len(members)
-        owner = _owners(members, n + m)
-        return InverseRoot(self.R, KR, tuple(members), owner, tuple(corners), tuple(newest))
+        return replace(
+            root,
+            members=tuple(members),
+            owner=_owners(members, n + m),
+            corners=tuple(corners),
+            newest=tuple(newest),
+        )
 
     def appended(self, operator: LinearOperator, surprise: Tensor) -> Tensor:
-        """x ≈ K̂⁻¹[0; s] in the span of R and of all clusters with rows of the last `append`.
+        """x ≈ K̂⁻¹[0; s] in the span of R and of the clusters with rows of the last `append`.
 
+        Of clusters beyond a few thousand rows only the new rows, those with fewest of them first.
         What the weights of these rows' targets change by, if s is what the targets are beyond what
         was expected of them. The error is the smallest in the energy of K̂ that the span allows.
 
@@ -165,18 +176,40 @@ class InverseRoot:
         Returns:
             Shape (n,).
         """
-        n, m = len(self.KR), len(surprise)
+        n, m = len(self.owner), len(surprise)
         x = surprise.new_zeros(n)
         if not m:
             return x
-        some = torch.cat([self.members[i] for i in self.newest])
+        some = self._around(n - m)
+        rows = self.rows(some)
         target = torch.where(some >= n - m, surprise[(some - (n - m)).clamp_min(0)], 0.0)
-        A = _left(operator, self.KR, some)
+        A = _left(operator, rows, some)
         scale = float(operator.diagonal()[some].mean())
         local = Cholesky().factor(A, scale=scale).solve(target.unsqueeze(1)).squeeze(1)
-        x[: len(self.R)] = self.R @ -(local @ self.KR[some])
+        x[: len(self.R)] = self.R @ -(local @ rows)
         x[some] += local
         return x
+
+    def rows(self, some: Tensor) -> Tensor:
+        """Rows of K̂R, shape (len(some), r)."""
+        n = len(self.KR)
+        if not len(self.beyond):
+            return self.KR[some]
+        out = self.beyond.new_empty(len(some), self.rank)
+        old = some < n
+        out[old], out[~old] = self.KR[some[old]], self.beyond[some[~old] - n]
+        return out
+
+    def _around(self, first: int) -> Tensor:
+        """Rows from `first` on, and what else is in their clusters, as long as it is not much."""
+        clusters = [self.members[i] for i in self.newest]
+        clusters.sort(key=lambda some: int((some >= first).sum()), reverse=True)
+        parts, size = [], 0
+        for some in clusters:
+            part = some if size + len(some) <= _AROUND else some[some >= first]
+            parts.append(part)
+            size += len(part)
+        return torch.cat(parts)
 
     def groups(self, owner: Tensor) -> list[tuple[int, Tensor, Tensor]]:
         """For each cluster that owns test points: its number, those points, its observations."""
@@ -194,14 +227,13 @@ def _owners(members: Sequence[Tensor], n: int) -> Tensor:
     return owner
 
 
-def _left(operator: LinearOperator, KR: Tensor, some: Tensor) -> Tensor:
-    """What R leaves of K̂ on the rows `some`."""
-    A = operator.blocks(some.unsqueeze(0))[0].addmm(KR[some], KR[some].mT, alpha=-1.0)
-    return 0.5 * (A + A.mT)
+def _left(operator: LinearOperator, rows: Tensor, some: Tensor) -> Tensor:
+    """What R leaves of K̂ at `some`, the rows of K̂R there given."""
+    return operator.blocks(some.unsqueeze(0))[0].addmm_(rows, rows.mT, alpha=-1.0)
 
 
-def _corner(operator: LinearOperator, KR: Tensor, some: Tensor) -> Tensor:
-    """Inverse Cholesky factor of what R leaves of K̂ on the rows `some`."""
+def _corner(operator: LinearOperator, rows: Tensor, some: Tensor) -> Tensor:
+    """Inverse Cholesky factor of what R leaves of K̂ at `some`."""
     scale = float(operator.diagonal()[some].mean())
-    factor = Cholesky().factor(_left(operator, KR, some), scale=scale)
-    return factor.whiten(torch.eye(len(some), dtype=KR.dtype))
+    factor = Cholesky().factor(_left(operator, rows, some), scale=scale)
+    return factor.whiten(torch.eye(len(some), dtype=rows.dtype))

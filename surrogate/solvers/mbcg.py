@@ -75,8 +75,9 @@ def mbcg(
     the end always, and along the way where products are inexact. Where rounding allows no more, the
     solve stops and returns the most accurate solution it had. All small algebra is in float64.
 
-    Source: Dubrulle (2001), Retooling the method of block conjugate gradients (QR of the residual
-    block); here with a preconditioner, a warm start and deflation.
+    Source: Dubrulle (2001), Retooling the method of block conjugate gradients, Electronic
+    Transactions on Numerical Analysis 12, 216-233 (the residual block is kept as a QR
+    factorisation); here with a preconditioner, a warm start and deflation.
 
     Args:
         operator: K, symmetric positive definite.

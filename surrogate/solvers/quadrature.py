@@ -21,8 +21,8 @@ def log_quadratic_forms(lanczos: BlockLanczos, floor: float) -> tuple[Tensor, Te
     large, since the odd ones are positive. The same holds with blocks: both bound the resolvents
     of which the logarithm is an integral.
 
-    Source: Golub & Meurant (2010), Matrices, Moments and Quadrature with Applications, chapter 6;
-    for blocks Zimmerling, Druskin & Simoncini (2024), https://arxiv.org/abs/2407.21505.
+    Source: Golub & Meurant (2010), Matrices, Moments and Quadrature with Applications; for
+    blocks Zimmerling, Druskin & Simoncini (2024), https://arxiv.org/abs/2407.21505.
 
     Args:
         lanczos: From `mbcg`; t columns.

@@ -207,3 +207,19 @@ def test_what_appended_targets_change_is_the_galerkin_solution_around_them(
     expected = B @ torch.linalg.solve(B.T @ problem.K @ B, B.T @ b)
     torch.testing.assert_close(root.appended(Dense(problem.K), s), expected, rtol=1e-6, atol=1e-6)
     assert not root.appended(Dense(problem.K), s[:0]).any()
+
+
+def test_of_clusters_that_are_too_many_the_new_rows_are_taken_into_account(
+    problem, rng, monkeypatch
+):
+    _, root = bordered(problem, "clusters", rng, 13)
+    most = max(root.newest, key=lambda i: int((root.members[i] >= 13).sum()))
+    monkeypatch.setattr("surrogate.models.root._AROUND", len(root.members[most]))
+    assert len(root.newest) == 2
+    some = torch.cat([root.members[most], torch.arange(13, N)]).unique()
+    basis = torch.cat([root.R, torch.zeros(N - 13, root.rank, dtype=torch.float64)])
+    B = torch.cat([basis, torch.eye(N, dtype=torch.float64)[:, some]], dim=1)
+    s = normal(rng, N - 13)
+    b = torch.cat([torch.zeros(13, dtype=torch.float64), s])
+    expected = B @ torch.linalg.solve(B.T @ problem.K @ B, B.T @ b)
+    torch.testing.assert_close(root.appended(Dense(problem.K), s), expected, rtol=1e-6, atol=1e-6)
