@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import ClassVar
 
 import torch
@@ -120,6 +120,51 @@ class Scaled(Kernel):
         return lambda X: root * f(X)
 
 
+class Columns(Kernel):
+    """k(x[c], x'[c]): a kernel that is shown some columns c of the inputs alone.
+
+    For a kernel that takes all columns there are, as one of your own may.
+
+    Args:
+        kernel: k.
+        columns: Which columns, in the order in which k is to see them.
+    """
+
+    def __init__(self, kernel: Kernel, columns: Sequence[int]) -> None:
+        super().__init__()
+        self.kernel, self.columns = kernel, tuple(columns)
+
+    def extra_repr(self) -> str:
+        return f"columns={self.columns}"
+
+    def forward(self, X1: Tensor, X2: Tensor) -> Tensor:
+        return self.kernel(*self._seen(X1, X2))
+
+    def diagonal(self, X: Tensor) -> Tensor:
+        return self.kernel.diagonal(X[..., self.columns])
+
+    def coordinates(self, X: Tensor) -> Tensor:
+        return self.kernel.coordinates(X[..., self.columns])
+
+    def linearise(self, X1: Tensor, X2: Tensor, workspace: Workspace | None = None) -> Linearised:
+        inner = self.kernel.linearise(*self._seen(X1, X2), workspace)
+        return _LinearisedColumns(inner, self.columns, X1.shape[-1])
+
+    def evaluate(
+        self, X1: Tensor, X2: Tensor, out: Tensor, workspace: Workspace | None = None
+    ) -> Tensor:
+        return self.kernel.evaluate(*self._seen(X1, X2), out, workspace)
+
+    def features(self, count: int, generator: torch.Generator) -> Features:
+        f = self.kernel.features(count, generator)
+        return lambda X: f(X[..., self.columns])
+
+    def _seen(self, X1: Tensor, X2: Tensor) -> tuple[Tensor, Tensor]:
+        """One tensor given twice stays one: so k(X, X) is told apart."""
+        first = X1[..., self.columns]
+        return first, first if X2 is X1 else X2[..., self.columns]
+
+
 def _check_distinct(first: Kernel, second: Kernel) -> None:
     if {id(p) for p in first.parameters()} & {id(p) for p in second.parameters()}:
         raise ValueError(
@@ -171,6 +216,21 @@ class _LinearisedProduct(Linearised):
         first, second, by_factor = self._first, self._second, self._by_factor
         gradient = first.inputs(torch.mul(G, second.K, out=by_factor))
         return gradient + second.inputs(torch.mul(G, first.K, out=by_factor))
+
+
+class _LinearisedColumns(Linearised):
+    def __init__(self, inner: Linearised, columns: tuple[int, ...], width: int) -> None:
+        self._inner, self._columns, self._width = inner, columns, width
+        self.K = inner.K
+
+    def parameters(self, G: Tensor) -> tuple[Tensor, ...]:
+        return self._inner.parameters(G)
+
+    def inputs(self, G: Tensor) -> Tensor:
+        gradient = self._inner.inputs(G)
+        full = gradient.new_zeros(len(gradient), self._width)
+        full[:, self._columns] = gradient
+        return full
 
 
 class _LinearisedScaled(Linearised):

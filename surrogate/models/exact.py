@@ -12,8 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from surrogate.checks import as_matrix, as_noise, as_targets
-from surrogate.kernels.base import Kernel, positive_parameter
+from surrogate.kernels.base import Kernel
 from surrogate.models.covariance import helped, kernel_operator
+from surrogate.models.noise import Homoskedastic, Noise
 from surrogate.models.priors import DIMENSION_SCALED, LogPriors, Prior, PriorSet, prior_set
 from surrogate.solvers.auto import Auto, Solver, for_prediction
 from surrogate.solvers.bbmm import BBMM
@@ -38,7 +39,7 @@ class ExactGP(nn.Module):
         kernel: k. The model keeps a copy.
         mean: m, in the units of y; learnt.
         noise: σ², in the units of y squared, for observations whose noise is not given; learnt.
-            None takes the prior's start value.
+            None takes the prior's start value. A `Noise` says how it varies.
         priors: A set of priors or its name. "dimension-scaled-1", the default, expects inputs in
             the unit cube and standardised targets; "flat-1" is plain maximum likelihood.
         solver: How linear systems are solved: `Cholesky()`, `BBMM()`, or `Auto()`, the default,
@@ -55,7 +56,7 @@ class ExactGP(nn.Module):
         kernel: Kernel,
         *,
         mean: float = 0.0,
-        noise: float | None = None,
+        noise: float | Noise | None = None,
         priors: str | PriorSet = DIMENSION_SCALED,
         solver: Solver | None = None,
     ) -> None:
@@ -65,8 +66,10 @@ class ExactGP(nn.Module):
         self.kernel = copy.deepcopy(kernel)
         self.priors = prior_set(priors)
         self.solver: Solver = Auto() if solver is None else solver
-        start = self.priors.prior("noise", 1).start
-        self.log_noise = positive_parameter("noise", start if noise is None else noise)
+        if noise is None:
+            noise = self.priors.prior("noise", 1).start
+        own = isinstance(noise, Noise)
+        self.noise_model = copy.deepcopy(noise) if own else Homoskedastic(noise)
         self.constant = nn.Parameter(torch.tensor(float(mean), dtype=torch.float64))
         for part in self.kernel.modules():
             if isinstance(part, Kernel) and part.unset:
@@ -82,8 +85,8 @@ class ExactGP(nn.Module):
 
     @property
     def noise(self) -> Tensor:
-        """σ², in the units of y squared, shape ()."""
-        return self.log_noise.exp()
+        """σ², in the units of y squared: shape () unless a `Noise` with several was given."""
+        return self.noise_model.level
 
     @property
     def mean(self) -> Tensor:
@@ -104,32 +107,36 @@ class ExactGP(nn.Module):
             if not math.isnan(prior.start):
                 part.get_parameter(name).data.fill_(math.log(prior.start))
 
-    def _kernel_priors(self) -> list[Prior]:
-        roles = self.kernel.roles_of_parameters()
-        return [self.priors.prior(role, dims) for role, dims in roles]
-
     def is_lengthscale(self) -> list[bool]:
         """Which entries of the flat vector of `log_priors` are lengthscales."""
         roles = self.kernel.roles_of_parameters()
         flat: list[bool] = []
         for parameter, (role, _) in zip(self.kernel.parameters(), roles, strict=True):
             flat += [role == "lengthscale"] * parameter.numel()
-        return [*flat, False]
+        return flat + [False] * sum(p.numel() for p in self.noise_model.parameters())
 
     def log_priors(self) -> LogPriors:
-        """Priors of the flat vector [log kernel parameters …, log σ²], frozen ones included."""
+        """Priors of the flat vector [kernel parameters …, noise parameters …].
+
+        Frozen ones included.
+        """
         flat: list[Prior] = []
-        for parameter, prior in zip(self.kernel.parameters(), self._kernel_priors(), strict=True):
-            flat += [prior] * parameter.numel()
-        return LogPriors.of([*flat, self.priors.prior("noise", 1)])
+        roles = [*self.kernel.roles_of_parameters(), *self.noise_model.roles_of_parameters()]
+        for parameter, (role, dims) in zip(self.searched_parameters(), roles, strict=True):
+            flat += [self.priors.prior(role, dims)] * parameter.numel()
+        return LogPriors.of(flat)
+
+    def searched_parameters(self) -> list[nn.Parameter]:
+        """Parameters of the kernel and of the noise, in the order of `log_priors`."""
+        return [*self.kernel.parameters(), *self.noise_model.parameters()]
 
     def covariance(self, X: Tensor, noise: Tensor | None = None) -> Tensor:
         """K̂ = k(X, X) + noise on the diagonal, shape (n, n), differentiable in the parameters."""
-        return self.kernel(X, X) + self.noise_variances(as_noise(noise, len(X))).diag()
+        return self.kernel(X, X) + self.noise_variances(X, as_noise(noise, len(X))).diag()
 
-    def noise_variances(self, noise: Tensor) -> Tensor:
-        """σ² where `noise` (n,) is NaN, else the variance given."""
-        return torch.where(noise.isnan(), self.noise, noise)
+    def noise_variances(self, X: Tensor, noise: Tensor) -> Tensor:
+        """σ² at X (n, d) where `noise` (n,) is NaN, else the variance given."""
+        return torch.where(noise.isnan(), self.noise_model(X), noise)
 
     def log_marginal_likelihood(
         self, X: Tensor, y: Tensor, noise: Tensor | None = None
@@ -157,7 +164,7 @@ class ExactGP(nn.Module):
 
     def _estimate(self, X: Tensor, y: Tensor, noise: Tensor, solver: BBMM) -> Estimate:
         with torch.no_grad():
-            variances = helped(self.noise_variances(noise), self.kernel.diagonal(X))
+            variances = helped(self.noise_variances(X, noise), self.kernel.diagonal(X))
             K = kernel_operator(self.kernel, X, variances, solver)
             system = solver.system(K, variances)
             P = system.preconditioner
@@ -179,7 +186,7 @@ class ExactGP(nn.Module):
         parameters = [*self.kernel.parameters(), self.constant]
         gradients = [*K.pullback(A, B), solved.alpha.sum()]
         # Terms that are zero, and whose gradient is that of the likelihood.
-        value = estimate.value + (by_noise * _zero(self.noise_variances(noise))).sum()
+        value = estimate.value + (by_noise * _zero(self.noise_variances(X, noise))).sum()
         for p, g in zip(parameters, gradients, strict=True):
             value = value + (g * _zero(p)).sum()
         return replace(estimate, value=value)
@@ -247,13 +254,12 @@ def log_marginal_likelihood_and_gradient(
             is 0.
 
     Returns:
-        The value; the gradients in kernel.parameters(), log σ² and m, in this order; the jitter.
+        The value; the gradients in `searched_parameters()` and m, in this order; the jitter.
     """
     n = len(X)
     linearised = model.kernel.linearise(X, X, workspace.child("kernel"))
     K = workspace.buffer("Khat", n, n).copy_(linearised.K)
-    learnt, variance = noise.isnan(), model.noise
-    K.diagonal().add_(torch.where(learnt, variance, noise))
+    K.diagonal().add_(model.noise_variances(X, noise))
     factor = solver.factor(K, out=workspace.buffer("L", n, n))
     solved = torch.cholesky_solve(torch.stack([y, torch.ones_like(y)], 1), factor.L)  # (n, 2)
     if best_mean:
@@ -265,6 +271,6 @@ def log_marginal_likelihood_and_gradient(
     # `cholesky_inverse` costs a third less than solving for the identity.
     G = torch.cholesky_inverse(factor.L, out=workspace.buffer("G", n, n))
     G.addr_(alpha, alpha, beta=-0.5, alpha=0.5)
-    by_noise = variance * (G.diagonal() * learnt).sum()
-    gradients = [*linearised.parameters(G), by_noise, alpha.sum()]
+    by_noise = model.noise_model.pullback(X, G.diagonal() * noise.isnan())
+    gradients = [*linearised.parameters(G), *by_noise, alpha.sum()]
     return value, gradients, factor.jitter

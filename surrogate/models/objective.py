@@ -27,7 +27,7 @@ _SAME_STRUCTURE = math.log(2.5)
 
 
 class Parameters:
-    """A model's parameters as one flat vector [log kernel parameters …, log σ², m], and its priors.
+    """A model's parameters as one flat vector [kernel …, noise …, m], and its priors.
 
     m is never among the free entries: it is either frozen or, at every evaluation, the most
     likely one.
@@ -38,7 +38,7 @@ class Parameters:
 
     def __init__(self, model: ExactGP) -> None:
         self.model = model
-        parameters = [*model.kernel.parameters(), model.log_noise, model.constant]
+        parameters = [*model.searched_parameters(), model.constant]
         self._flat = _flatten(parameters)
         self._priors = model.log_priors()
         self._free = np.concatenate([np.full(p.numel(), p.requires_grad) for p in parameters])
@@ -76,7 +76,7 @@ class Parameters:
         """Log prior density, and the gradient of posterior density in the free parameters.
 
         Args:
-            gradients: Of log p(y) in kernel.parameters(), log σ² and m.
+            gradients: Of log p(y) in `model.searched_parameters()` and m.
         """
         prior, prior_gradient = self._priors.log_density(self._flat[:-1])
         gradient = torch.cat([g.reshape(-1) for g in gradients]).numpy()
@@ -161,7 +161,9 @@ class ProductObjective:
         self.parameters.move(free)
         model = self.parameters.model
         with torch.no_grad():
-            noise = helped(model.noise_variances(self._noise), model.kernel.diagonal(self._X))
+            noise = helped(
+                model.noise_variances(self._X, self._noise), model.kernel.diagonal(self._X)
+            )
         storage = storage_for(model.kernel, self._X, noise, self._options)
         if storage != self.storage:
             self.storage, self._workspace = storage, Workspace()  # the other one would stay
@@ -191,12 +193,10 @@ class ProductObjective:
 
     def _gradient(self, K: KernelOperator, solved: InvQuadLogdet) -> np.ndarray:
         A, B = solved.bilinear
-        by_noise = ((A * B).sum(1) * torch.where(self._noise.isnan(), self._variance(), 0.0)).sum()
-        gradients = [*K.pullback(A, B), by_noise, solved.alpha.sum()]
+        by_variance = (A * B).sum(1) * self._noise.isnan()
+        by_noise = self.parameters.model.noise_model.pullback(self._X, by_variance)
+        gradients = [*K.pullback(A, B), *by_noise, solved.alpha.sum()]
         return -self.parameters.add_prior(gradients)[1]
-
-    def _variance(self) -> Tensor:
-        return self.parameters.model.noise.detach()
 
     def _preconditioned(
         self, K: KernelOperator, noise: Tensor, free: np.ndarray

@@ -78,7 +78,7 @@ class Posterior:
         choice = for_prediction(model.solver, len(X))
         with torch.no_grad():
             X, y, noise = X.clone(), y.clone(), noise.clone()
-            variances, residual = model.noise_variances(noise), y - model.constant
+            variances, residual = model.noise_variances(X, noise), y - model.constant
             if isinstance(choice.solver, BBMM):
                 cache = ProductCache(choice.solver, model.kernel, X, variances, residual)
             elif choice.solver.root_from is not None and len(X) >= choice.solver.root_from:
@@ -242,7 +242,7 @@ class Posterior:
 
     def noise_variances(self) -> Tensor:
         """Noise variance of each observation, shape (n,)."""
-        return self.model.noise_variances(self.noise)
+        return self.model.noise_variances(self.X, self.noise)
 
     def append(self, X: Tensor, y: Tensor, noise: Tensor | None = None) -> Posterior:
         """The posterior after m more observations, in O(n² m); this one stays as it is.
@@ -256,11 +256,11 @@ class Posterior:
         y, noise = as_targets("y", y, len(X)), as_noise(noise, len(X))
         with torch.no_grad():
             K12 = self._covariances(X)[1].mT
-            K22 = self.model.kernel.linearise(X, X).K + self.model.noise_variances(noise).diag()
+            K22 = self.model.kernel.linearise(X, X).K + self.model.noise_variances(X, noise).diag()
             residual = y - self.model.constant
             X, y = torch.cat([self.X, X]), torch.cat([self.y, y])
             noise = torch.cat([self.noise, noise])
-            variances = self.model.noise_variances(noise)
+            variances = self.model.noise_variances(X, noise)
             cache = self._cache.append(K12, K22, residual, X, variances)
         return Posterior(self.model, X, y, noise, cache, self._reason)
 

@@ -40,7 +40,7 @@ def moved(model: ExactGP, at: np.ndarray) -> ExactGP:
     """A copy at these values of [log kernel parameters …, log σ², m]."""
     model = copy.deepcopy(model)
     with torch.no_grad():
-        parameters = [*model.kernel.parameters(), model.log_noise, model.constant]
+        parameters = [*model.kernel.parameters(), model.noise_model.log_noise, model.constant]
         parts = torch.from_numpy(at).split([p.numel() for p in parameters])
         for p, part in zip(parameters, parts, strict=True):
             p.copy_(part.view(p.shape))
@@ -72,7 +72,7 @@ def test_the_closed_form_gradient_is_that_of_autograd_and_of_differences(name, n
     assert value == pytest.approx(expected.item(), rel=1e-12)
     assert jitter == 0.0
 
-    parameters = [*model.kernel.parameters(), model.log_noise, model.constant]
+    parameters = [*model.kernel.parameters(), model.noise_model.log_noise, model.constant]
     by_autograd = torch.autograd.grad(expected, parameters)
     for ours, theirs in zip(gradients, by_autograd, strict=True):
         torch.testing.assert_close(ours.detach(), theirs, rtol=1e-10, atol=1e-10)
@@ -150,7 +150,7 @@ def test_the_model_keeps_a_copy_of_its_kernel(rng):
 def test_priors_line_up_with_the_parameters_of_a_composed_kernel():
     model = ExactGP(Matern52(2, columns=[0, 1]) * (1.0 * Hamming(1, columns=[2])))
     priors = model.log_priors()
-    parameters = [*model.kernel.parameters(), model.log_noise]
+    parameters = [*model.kernel.parameters(), model.noise_model.log_noise]
     np.testing.assert_allclose(  # every parameter starts where its own prior says
         torch.cat([p.detach().reshape(-1) for p in parameters]).numpy(), priors.start
     )

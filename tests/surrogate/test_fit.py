@@ -44,7 +44,7 @@ def state(model: ExactGP) -> list[Tensor]:
 
 def objective(model: ExactGP, X: Tensor, y: Tensor, noise: Tensor | None = None) -> Tensor:
     """Log likelihood plus log prior by autograd: the independent way to the same number."""
-    parameters = [*model.kernel.parameters(), model.log_noise]
+    parameters = [*model.kernel.parameters(), model.noise_model.log_noise]
     u = torch.cat([p.reshape(-1) for p in parameters])
     priors = model.log_priors()
     location, precision = torch.from_numpy(priors.location), torch.from_numpy(priors.precision)
@@ -88,7 +88,7 @@ def test_a_parameter_held_by_its_bound_may_keep_its_slope(rng):
     y = torch.sin(6 * X[:, 0])  # without noise, so the noise goes to its floor
     model = fit(ExactGP(RBF(1)), X, y, tolerance=1e-10)
     assert model.noise.item() == pytest.approx(1e-4)
-    (slope,) = torch.autograd.grad(objective(model, X, y), [model.log_noise])
+    (slope,) = torch.autograd.grad(objective(model, X, y), [model.noise_model.log_noise])
     assert slope < -1.0  # less noise would be better still
     assert model.report.gradient_norm < 1e-2
 
@@ -173,10 +173,10 @@ def test_the_model_and_the_data_of_the_caller_stay_as_they_were(smooth):
 
 def test_frozen_parameters_stay_and_the_others_move(smooth):
     model = ExactGP(Matern52(2), noise=0.3)
-    model.log_noise.requires_grad_(False)
+    model.noise_model.log_noise.requires_grad_(False)
     model.kernel.log_lengthscale.requires_grad_(False)
     fitted = fit(model, *smooth, tolerance=1e-8)
-    assert torch.equal(fitted.log_noise, model.log_noise)
+    assert torch.equal(fitted.noise_model.log_noise, model.noise_model.log_noise)
     assert torch.equal(fitted.kernel.log_lengthscale, model.kernel.log_lengthscale)
     assert not torch.equal(fitted.kernel.log_variance, model.kernel.log_variance)
     assert fitted.report.inverse_hessian.shape == (1, 1)  # over the variance
@@ -254,7 +254,7 @@ def test_the_inverse_hessian_reported_is_near_the_true_one(smooth):
     parameters = list(model.parameters())
     values = torch.cat([p.detach().reshape(-1) for p in parameters])
     names = [name for name, _ in model.named_parameters()]
-    order = ["kernel.log_lengthscale", "kernel.log_variance", "log_noise", "constant"]
+    order = ["kernel.log_lengthscale", "kernel.log_variance", "noise_model.log_noise", "constant"]
 
     def loss(flat: Tensor) -> Tensor:
         parts = dict(zip(names, flat.split([p.numel() for p in parameters]), strict=True))
@@ -269,7 +269,7 @@ def test_the_inverse_hessian_reported_is_near_the_true_one(smooth):
             model.kernel, {k[7:]: v for k, v in parts.items() if "kernel" in k}, (X, X)
         )
         normal = torch.distributions.MultivariateNormal(
-            parts["constant"].expand(40), K + parts["log_noise"].exp() * torch.eye(40)
+            parts["constant"].expand(40), K + parts["noise_model.log_noise"].exp() * torch.eye(40)
         )
         return -normal.log_prob(y) - log_prior
 
@@ -305,8 +305,8 @@ def test_a_warm_refit_with_one_more_observation_is_cheaper_than_a_cold_one(smoot
 
 def test_curvature_from_other_free_parameters_is_not_used(smooth):
     model = fit(ExactGP(Matern52(2)), *smooth)
-    model.log_noise.data += 1.0
-    model.log_noise.requires_grad_(False)
+    model.noise_model.log_noise.data += 1.0
+    model.noise_model.log_noise.requires_grad_(False)
     assert fit(model, *smooth).report.inverse_hessian.shape == (3, 3)
 
 

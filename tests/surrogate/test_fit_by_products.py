@@ -71,7 +71,7 @@ def density(model: ExactGP, X: Tensor, y: Tensor) -> float:
     """Log likelihood plus log prior, by a Cholesky factor."""
     model = model.clone()
     model.solver = Cholesky()
-    parameters = [*model.kernel.parameters(), model.log_noise]
+    parameters = [*model.kernel.parameters(), model.noise_model.log_noise]
     at = torch.cat([p.detach().reshape(-1) for p in parameters]).numpy()
     return float(model.log_marginal_likelihood(X, y)) + model.log_priors().log_density(at)[0]
 
@@ -300,14 +300,14 @@ def test_another_seed_gives_another_fit(rng):
     models = [
         fit(ExactGP(Matern52(3), solver=BBMM(seed=s)), X, y, max_evaluations=6) for s in (0, 1)
     ]
-    assert not torch.equal(models[0].log_noise, models[1].log_noise)
+    assert not torch.equal(models[0].noise_model.log_noise, models[1].noise_model.log_noise)
 
 
 def test_what_is_frozen_stays_and_the_rest_is_fitted(rng):
     X, y = data(rng, 140)
     for solver in (BBMM(), Cholesky()):
         model = ExactGP(Matern52(3), mean=0.4, noise=0.05, solver=solver)
-        model.log_noise.requires_grad_(False)
+        model.noise_model.log_noise.requires_grad_(False)
         model.constant.requires_grad_(False)
         fitted = fit(model, X, y)
         assert fitted.noise.item() == pytest.approx(0.05) and fitted.mean.item() == 0.4
