@@ -6,6 +6,7 @@ kernels shipped here add `linearise` in closed form, which a fit calls some twen
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from typing import ClassVar
@@ -32,6 +33,48 @@ def positive_parameter(name: str, value: float | Tensor) -> nn.Parameter:
     return nn.Parameter(value.log())
 
 
+def number_parameter(name: str, value: float | Tensor) -> nn.Parameter:
+    """Store one positive number, shape ().
+
+    Raises:
+        ValueError: If it is not one number, or not positive and finite.
+    """
+    value = torch.as_tensor(value, dtype=torch.float64)
+    if value.ndim:
+        raise ValueError(f"{name} must be one number; got shape {tuple(value.shape)}.")
+    return positive_parameter(name, value)
+
+
+def per_input_parameter(
+    name: str, dims: int, value: float | Sequence[float] | Tensor
+) -> nn.Parameter:
+    """Store a positive number for each input, shape (dims,).
+
+    Raises:
+        ValueError: If there is neither one number nor one per input, or they are not positive.
+    """
+    value = torch.as_tensor(value, dtype=torch.float64)
+    if value.ndim and value.shape != (dims,):
+        raise ValueError(
+            f"{name} must be one number or {dims} of them, as dims says; "
+            f"got shape {tuple(value.shape)}."
+        )
+    return positive_parameter(name, value.expand(dims).contiguous())
+
+
+def checked_columns(dims: int, columns: Sequence[int] | None) -> tuple[int, ...] | None:
+    """Columns of X for a kernel of `dims` inputs, None for all of them.
+
+    Raises:
+        ValueError: If `dims` is below 1, or `columns` is not as long as it says.
+    """
+    if dims < 1:
+        raise ValueError(f"dims must be at least 1; got {dims}.")
+    if columns is not None and len(columns) != dims:
+        raise ValueError(f"columns must name {dims} column(s), as dims says; got {columns}.")
+    return None if columns is None else tuple(columns)
+
+
 def lengthscale_parameter(
     dims: int, lengthscale: float | Sequence[float] | Tensor, columns: Sequence[int] | None
 ) -> nn.Parameter:
@@ -40,17 +83,38 @@ def lengthscale_parameter(
     Raises:
         ValueError: If `dims` is below 1, or `columns` or `lengthscale` is not as long as it says.
     """
-    if dims < 1:
-        raise ValueError(f"dims must be at least 1; got {dims}.")
-    if columns is not None and len(columns) != dims:
-        raise ValueError(f"columns must name {dims} column(s), as dims says; got {columns}.")
-    lengthscale = torch.as_tensor(lengthscale, dtype=torch.float64)
-    if lengthscale.ndim and lengthscale.shape != (dims,):
-        raise ValueError(
-            f"lengthscale must be one number or {dims} of them, as dims says; "
-            f"got shape {tuple(lengthscale.shape)}."
-        )
-    return positive_parameter("lengthscale", lengthscale.expand(dims).contiguous())
+    checked_columns(dims, columns)
+    return per_input_parameter("lengthscale", dims, lengthscale)
+
+
+def seen(X1: Tensor, X2: Tensor, columns: tuple[int, ...] | None) -> tuple[Tensor, Tensor]:
+    """The columns that a kernel looks at, of both; one tensor given twice stays one."""
+    if columns is None:
+        return X1, X2
+    first = X1[..., columns]
+    return first, first if X2 is X1 else X2[..., columns]
+
+
+def among_all(gradient: Tensor, columns: tuple[int, ...] | None, width: int) -> Tensor:
+    """A gradient in the columns that a kernel looks at, (n, dims), as one in X: (n, width)."""
+    if columns is None:
+        return gradient
+    full = gradient.new_zeros(len(gradient), width)
+    full[:, columns] = gradient
+    return full
+
+
+def fourier_features(
+    omega: Tensor, variance: Tensor, columns: tuple[int, ...] | None, generator: torch.Generator
+) -> Features:
+    """√(2 s² / F) cos(ωᵀx + b), given frequencies omega (dims, F) and s² of shape ().
+
+    Source: Rahimi & Recht (2007).
+    """
+    count = omega.shape[-1]
+    phase = 2 * math.pi * torch.rand(count, generator=generator, dtype=omega.dtype)
+    scale = (2 * variance / count).sqrt()
+    return lambda X: scale * torch.cos(seen(X, X, columns)[0] @ omega + phase)
 
 
 class Linearised(ABC):
@@ -84,6 +148,12 @@ class Kernel(nn.Module, ABC):
 
     roles: ClassVar[dict[str, str]] = {}
     unset: frozenset[str] = frozenset()
+
+    def extra_repr(self) -> str:
+        """What `repr` tells of the kernel itself: how many inputs, and which."""
+        dims, columns = getattr(self, "dims", None), getattr(self, "columns", None)
+        told = [f"dims={dims}"] if dims else []
+        return ", ".join(told + ([f"columns={columns}"] if columns else []))
 
     @abstractmethod
     def forward(self, X1: Tensor, X2: Tensor) -> Tensor:
@@ -142,20 +212,26 @@ class Kernel(nn.Module, ABC):
         Raises:
             TypeError: If this kernel has none.
         """
-        raise TypeError(
-            f"{type(self).__name__} has no random features, so no sample paths; define "
-            f"`features(count, generator)` on it, or use Posterior.sample at chosen points."
-        )
+        raise no_features(self)
 
     def roles_of_parameters(self) -> list[tuple[str, int]]:
-        """For each of `self.parameters()`: its role and the number of inputs its kernel sees."""
-        dims = int(getattr(self, "dims", 1))
-        names = [name for name, _ in self.named_parameters(recurse=False)]
-        own = [(self.roles.get(name, name), dims) for name in names]
-        for child in self.children():
-            if isinstance(child, Kernel):
-                own += child.roles_of_parameters()
-        return own
+        """For each of `self.parameters()`: its role and the number of inputs its kernel sees.
+
+        Parameters of modules that are no kernels have the role "weight".
+        """
+        found: list[tuple[str, int]] = []
+        known: set[int] = set()
+        for module in self.modules():  # in the order in which `parameters` goes through them
+            for name, parameter in module.named_parameters(recurse=False):
+                if id(parameter) in known:
+                    continue
+                known.add(id(parameter))
+                if isinstance(module, Kernel):
+                    dims = int(getattr(module, "dims", None) or 1)
+                    found.append((module.roles.get(name, name), dims))
+                else:
+                    found.append(("weight", 1))
+        return found
 
     def __add__(self, other: Kernel) -> Kernel:
         if not isinstance(other, Kernel):
@@ -175,6 +251,14 @@ class Kernel(nn.Module, ABC):
         return Scaled(self, scale)
 
 
+def no_features(kernel: Kernel) -> TypeError:
+    """The error that a kernel without random features raises."""
+    return TypeError(
+        f"{type(kernel).__name__} has no random features, so no sample paths; define "
+        f"`features(count, generator)` on it, or use Posterior.sample at chosen points."
+    )
+
+
 class _AutogradLinearised(Linearised):
     """The default: keep the graph of `forward` and run it backwards."""
 
@@ -190,13 +274,13 @@ class _AutogradLinearised(Linearised):
         self.K = self._graph.detach()
 
     def parameters(self, G: Tensor) -> tuple[Tensor, ...]:
-        return _backward(self._graph, list(self._leaves.values()), G)
+        return backward(self._graph, list(self._leaves.values()), G)
 
     def inputs(self, G: Tensor) -> Tensor:
         X1 = self._X1.clone().requires_grad_(True)
         with torch.enable_grad():
             K = self._kernel(X1, self._X2)
-        return _backward(K, [X1], G)[0]
+        return backward(K, [X1], G)[0]
 
 
 def detached(X1: Tensor, X2: Tensor) -> tuple[Tensor, Tensor]:
@@ -205,7 +289,7 @@ def detached(X1: Tensor, X2: Tensor) -> tuple[Tensor, Tensor]:
     return first, first if X2 is X1 else X2.detach()
 
 
-def _backward(K: Tensor, wanted: list[Tensor], G: Tensor) -> tuple[Tensor, ...]:
+def backward(K: Tensor, wanted: list[Tensor], G: Tensor) -> tuple[Tensor, ...]:
     """Gradients of ⟨G, K⟩, zero where K does not depend on what is wanted."""
     if not wanted or not K.requires_grad:
         return tuple(torch.zeros_like(w) for w in wanted)

@@ -17,7 +17,7 @@ class Sum(Kernel):
 
     def __init__(self, first: Kernel, second: Kernel) -> None:
         super().__init__()
-        _check_distinct(first, second)
+        check_distinct(first, second)
         self.first, self.second = first, second
 
     def forward(self, X1: Tensor, X2: Tensor) -> Tensor:
@@ -52,7 +52,7 @@ class Product(Kernel):
 
     def __init__(self, first: Kernel, second: Kernel) -> None:
         super().__init__()
-        _check_distinct(first, second)
+        check_distinct(first, second)
         self.first, self.second = first, second
 
     def forward(self, X1: Tensor, X2: Tensor) -> Tensor:
@@ -76,9 +76,13 @@ class Product(Kernel):
         return _evaluate_both(self.first, self.second, X1, X2, out, workspace, Tensor.mul_)
 
     def features(self, count: int, generator: torch.Generator) -> Features:
-        """Products of independent features: E[φ₁φ₁' φ₂φ₂'] = k₁ k₂, times `count` for the mean."""
+        """Products of independent features: E[φ₁φ₁' φ₂φ₂'] = k₁ k₂, times `count` for the mean.
+
+        In random pairs: where either is a sum, its first features belong to its first term.
+        """
         f, g = self.first.features(count, generator), self.second.features(count, generator)
-        return lambda X: f(X) * g(X) * count**0.5
+        order = torch.randperm(count, generator=generator)
+        return lambda X: f(X) * g(X)[..., order] * count**0.5
 
 
 class Scaled(Kernel):
@@ -165,10 +169,12 @@ class Columns(Kernel):
         return first, first if X2 is X1 else X2[..., self.columns]
 
 
-def _check_distinct(first: Kernel, second: Kernel) -> None:
-    if {id(p) for p in first.parameters()} & {id(p) for p in second.parameters()}:
+def check_distinct(*kernels: Kernel) -> None:
+    """Raise ValueError if a parameter belongs to more than one of the kernels."""
+    found = [id(p) for kernel in kernels for p in kernel.parameters()]
+    if len(set(found)) < len(found):
         raise ValueError(
-            "the two kernels share parameters, whose gradients could not be told apart; "
+            "the kernels share parameters, whose gradients could not be told apart; "
             "combine a kernel with copy.deepcopy of itself instead."
         )
 

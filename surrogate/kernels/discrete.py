@@ -1,4 +1,4 @@
-"""Kernels of unordered inputs."""
+"""Kernels of inputs that take a few values, unordered or ordered."""
 
 from __future__ import annotations
 
@@ -8,7 +8,16 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from surrogate.kernels.base import Features, Kernel, Linearised, lengthscale_parameter
+from surrogate.kernels.base import (
+    Features,
+    Kernel,
+    Linearised,
+    checked_columns,
+    lengthscale_parameter,
+    positive_parameter,
+)
+from surrogate.kernels.mapped import Mapped
+from surrogate.kernels.stationary import Matern52
 from surrogate.workspace import Workspace
 
 
@@ -128,3 +137,89 @@ def _differs(X1: Tensor, X2: Tensor) -> Tensor:
     pairs = zip(X1.unbind(-1), X2.unbind(-1), strict=True)  # (..., n) and (..., m), per input
     parts = [x1.unsqueeze(-1) != x2.unsqueeze(-2) for x1, x2 in pairs]
     return torch.stack(parts).to(torch.float64)
+
+
+class Ordinal(Mapped):
+    """Categories in an order, with distances between neighbours that are learnt.
+
+        k(x, x') = ρ(‖(z(x) - z(x')) / ℓ‖),   z_j(level i) = Σ_{h < i} step_jh / Σ_h step_jh
+
+    The first level of an input stands at 0, the last at 1, and ρ is the Matérn-5/2 correlation;
+    positive definite, as ρ is at any places. The value is 1 where all inputs agree: multiply by
+    another kernel, or write `2.0 * Ordinal(…)`.
+
+    Level i of L is given as x = (i + ½) / L: the middle of one of L equal cells of [0, 1], which
+    is how a `bbmmopt.Space` encodes ordered choices. In between, z is linear, so that a search may
+    follow its slope; before the first and beyond the last level it is constant.
+
+    Args:
+        dims: How many inputs.
+        levels: L ≥ 2: a number, or one per input.
+        lengthscale: ℓ > 0, where the whole range of levels is 1: a number, or one per input, shape
+            (dims,). Left out, it is √dims / 5 until a model moves it to where its priors start.
+        columns: Which columns of X hold them; all unless given.
+        steps: From each level to the next, > 0, up to a factor: a number, or all those of the first
+            input, then of the second, …, shape (Σ (L_j - 1),). Left out, they are 1, as above.
+
+    Raises:
+        ValueError: If a parameter is not positive, or arguments do not match `dims` or `levels`.
+    """
+
+    roles: ClassVar[dict[str, str]] = {"log_steps": "ordinal_step"}
+
+    def __init__(
+        self,
+        dims: int,
+        levels: int | Sequence[int],
+        lengthscale: float | Sequence[float] | Tensor | None = None,
+        *,
+        columns: Sequence[int] | None = None,
+        steps: float | Sequence[float] | Tensor | None = None,
+    ) -> None:
+        super().__init__()
+        self.columns = checked_columns(dims, columns)
+        self.dims = dims
+        self.levels = (levels,) * dims if isinstance(levels, int) else tuple(map(int, levels))
+        if len(self.levels) != dims or min(self.levels) < 2:
+            raise ValueError(
+                f"levels must be one number or {dims} of them, as dims says, of at least 2; "
+                f"got {levels}."
+            )
+        if steps is None:
+            steps, self.unset = 1.0, frozenset({"log_steps"})
+        steps = torch.as_tensor(steps, dtype=torch.float64)
+        count = sum(self.levels) - dims
+        if steps.ndim and steps.shape != (count,):
+            raise ValueError(
+                f"steps must be one number or {count} of them, one less than there are levels for "
+                f"each input; got shape {tuple(steps.shape)}."
+            )
+        self.log_steps = positive_parameter("steps", steps.expand(count).contiguous())
+        # Its columns are named, for they are not those of X.
+        self.kernel = Matern52(dims, lengthscale, 1.0, columns=range(dims))
+        self.kernel.log_variance.requires_grad_(False)
+
+    def extra_repr(self) -> str:
+        levels = f"levels={self.levels}"
+        return f"dims={self.dims}, {levels}" + (f", columns={self.columns}" if self.columns else "")
+
+    @property
+    def lengthscale(self) -> Tensor:
+        """ℓ, shape (dims,)."""
+        return self.kernel.get_parameter("log_lengthscale").exp()
+
+    @property
+    def positions(self) -> tuple[Tensor, ...]:
+        """z of every level, from 0 to 1, shape (L_j,) for each input."""
+        each = self.log_steps.split([k - 1 for k in self.levels])
+        # Shares of the whole: a softmax of the logarithms.
+        return tuple(torch.cat([s.new_zeros(1), torch.softmax(s, 0).cumsum(0)]) for s in each)
+
+    def embed(self, X: Tensor) -> Tensor:
+        x = X if self.columns is None else X[..., self.columns]
+        found = []
+        for x_j, k, z in zip(x.unbind(-1), self.levels, self.positions, strict=True):
+            level = (x_j * k - 0.5).clamp(0, k - 1)  # (..., n)
+            below = level.detach().floor().clamp_max(k - 2).long()
+            found.append(torch.lerp(z[below], z[below + 1], level - below))
+        return torch.stack(found, dim=-1)

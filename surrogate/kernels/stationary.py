@@ -18,14 +18,26 @@ from surrogate.kernels.base import (
     Features,
     Kernel,
     Linearised,
+    among_all,
+    checked_columns,
     detached,
-    lengthscale_parameter,
-    positive_parameter,
+    fourier_features,
+    no_features,
+    number_parameter,
+    per_input_parameter,
+    seen,
+)
+from surrogate.kernels.distances import (
+    centred,
+    squared_distances,
+    squared_distances_into,
+    weighted_differences,
+    weighted_squares,
 )
 from surrogate.workspace import Workspace
 
 # Below this u², points count as coincident: √u² has no gradient at 0, and autograd would give nan.
-_COINCIDENT = 1e-30
+COINCIDENT = 1e-30
 # Above this u², correlations are 0. What float32 cannot hold must not come to inf · 0.
 _FAR = 1e30
 
@@ -51,6 +63,8 @@ class Stationary(Kernel):
     }
     sharpness: ClassVar[float] = 1.0
     """c: ρ is a function of u² = c r²."""
+    spread: ClassVar[float] = 5.0
+    """√dims / ℓ where no lengthscale is given."""
 
     def __init__(
         self,
@@ -63,39 +77,41 @@ class Stationary(Kernel):
         super().__init__()
         given = {"log_lengthscale": lengthscale, "log_variance": variance}
         self.unset = frozenset(name for name, value in given.items() if value is None)
+        self.dims, self.columns = dims, checked_columns(dims, columns)
         if lengthscale is None:
-            lengthscale = math.sqrt(max(dims, 1)) / 5
-        self.log_lengthscale = lengthscale_parameter(dims, lengthscale, columns)
-        self.dims = dims
-        self.columns = None if columns is None else tuple(columns)
-        self.log_variance = positive_parameter("variance", 1.0 if variance is None else variance)
+            lengthscale = math.sqrt(dims) / self.spread
+        self.log_lengthscale = per_input_parameter("lengthscale", dims, lengthscale)
+        self.log_variance = number_parameter("variance", 1.0 if variance is None else variance)
 
-    def extra_repr(self) -> str:
-        return f"dims={self.dims}" + (f", columns={self.columns}" if self.columns else "")
-
-    @staticmethod
     @abstractmethod
-    def correlation(u2: Tensor) -> Tensor:
+    def correlation(self, u2: Tensor) -> Tensor:
         """ρ as a function of u², elementwise; differentiable, also at u² = 0."""
 
-    @staticmethod
     @abstractmethod
-    def covariance(u2: Tensor, log_variance: float, out: Tensor, spare: Tensor) -> None:
+    def covariance(self, u2: Tensor, log_variance: float, out: Tensor, spare: Tensor) -> None:
         """Write s²ρ into `out`; what is left in u² and `spare` is for `weight`.
 
         Each pass over the entries costs a seventh of an exp: s² comes as its logarithm, to be added
         where the exponent is negated anyway.
         """
 
-    @staticmethod
     @abstractmethod
-    def weight(u2: Tensor, out: Tensor, spare: Tensor) -> Tensor:
+    def weight(self, u2: Tensor, out: Tensor, spare: Tensor) -> Tensor:
         """Return -2 s² dρ/d(u²) in the memory of `out` or `spare`, as `covariance` left them."""
 
-    @staticmethod
-    @abstractmethod
-    def frequencies(count: int, dims: int, generator: torch.Generator) -> Tensor:
-        """Draw from the spectral density of ρ at ℓ = 1: shape (dims, count)."""
+    def slopes(
+        self, u2: Tensor, K: Tensor, weight: Tensor, workspace: Workspace
+    ) -> tuple[Tensor, ...]:
+        """∂k/∂log θ, shape (n, m), for each parameter θ after ℓ and s²; u² as `weight` left it."""
+        return ()
+
+    def frequencies(self, count: int, generator: torch.Generator) -> Tensor:
+        """Draw from the spectral density of ρ at ℓ = 1: shape (dims, count).
+
+        Raises:
+            TypeError: If there is no simple way to.
+        """
+        raise no_features(self)
 
     @property
     def lengthscale(self) -> Tensor:
@@ -108,17 +124,7 @@ class Stationary(Kernel):
         return self.log_variance.exp()
 
     def forward(self, X1: Tensor, X2: Tensor) -> Tensor:
-        same = X1 is X2
-        U1, U2 = self._scaled(X1, X2, self._inverse(self.log_lengthscale))
-        u2 = (
-            U1.square().sum(-1, keepdim=True)
-            + U2.square().sum(-1).unsqueeze(-2)
-            - 2 * U1 @ U2.transpose(-1, -2)
-        )  # (..., n, m)
-        u2 = u2.clamp_min(0.0)
-        if same:
-            # Rounding leaves about 1e-16 here, which a Matérn-1/2 would turn into 1e-8.
-            u2 = u2 * (1 - torch.eye(u2.shape[-1], dtype=u2.dtype, device=u2.device))
+        u2 = squared_distances(*self._scaled(X1, X2, self._inverse(self.log_lengthscale)))
         return self.variance * self.correlation(u2)
 
     def diagonal(self, X: Tensor) -> Tensor:
@@ -126,7 +132,7 @@ class Stationary(Kernel):
 
     def coordinates(self, X: Tensor) -> Tensor:
         """X / ℓ."""
-        return self._seen(X) * torch.exp(-self.log_lengthscale.detach())
+        return seen(X, X, self.columns)[0] * torch.exp(-self.log_lengthscale.detach())
 
     def linearise(self, X1: Tensor, X2: Tensor, workspace: Workspace | None = None) -> Linearised:
         return _LinearisedStationary(self, *detached(X1, X2), workspace or Workspace())
@@ -138,7 +144,7 @@ class Stationary(Kernel):
         inverse = self._inverse(self.log_lengthscale.detach())
         U1, U2 = self._scaled(*detached(X1, X2), inverse)
         u2 = workspace.buffer("u2", *shape)
-        _squared_distances(U1, U2, U1.square(), U2.square(), u2)
+        squared_distances_into(U1, U2, U1.square(), U2.square(), u2)
         spare = workspace.buffer("spare", *shape, dtype=out.dtype)
         log_variance = self.log_variance.detach()
         if out.dtype == u2.dtype:
@@ -152,42 +158,17 @@ class Stationary(Kernel):
 
     def features(self, count: int, generator: torch.Generator) -> Features:
         """√(2 s² / F) cos(ωᵀx + b): Rahimi & Recht (2007), with ω from the spectral density."""
-        omega = self.frequencies(count, self.dims, generator)
+        omega = self.frequencies(count, generator)
         omega = omega / self.lengthscale.detach().unsqueeze(-1)  # (dims, F)
-        phase = 2 * math.pi * torch.rand(count, generator=generator, dtype=omega.dtype)
-        scale = (2 * self.variance.detach() / count).sqrt()
-        return lambda X: scale * torch.cos(self._seen(X) @ omega + phase)
-
-    def _seen(self, X: Tensor) -> Tensor:
-        return X if self.columns is None else X[..., self.columns]
+        return fourier_features(omega, self.variance.detach(), self.columns, generator)
 
     def _inverse(self, log_lengthscale: Tensor) -> Tensor:
         """√c / ℓ, shape (dims,)."""
         return torch.exp(0.5 * math.log(self.sharpness) - log_lengthscale)
 
     def _scaled(self, X1: Tensor, X2: Tensor, inverse: Tensor) -> tuple[Tensor, Tensor]:
-        """Both inputs centred and times `inverse`: u = √c z.
-
-        Centred, because ‖u‖² + ‖u'‖² - 2 uᵀu' cancels badly far from the origin.
-        """
-        U1, U2 = self._seen(X1), self._seen(X2)
-        if U2.shape[-2]:
-            centre = U2.detach().mean(-2, keepdim=True)
-            U2 = (U2 - centre) * inverse
-            U1 = U2 if X1 is X2 else (U1 - centre) * inverse
-        return U1, U2
-
-
-def _squared_distances(U1: Tensor, U2: Tensor, S1: Tensor, S2: Tensor, out: Tensor) -> None:
-    """Write ‖u - u'‖² into `out` (n, m), S being U²: ≥ 0 but for rounding, 0 from u to itself."""
-    same = U1 is U2
-    q1 = S1.sum(1)  # (n,)
-    q2 = q1 if same else S2.sum(1)
-    # One product of [u, ‖u‖², 1] and [-2u', 1, ‖u'‖²] takes as long, and k(X, X) would not be
-    # symmetric to the last bit.
-    torch.add(q1.unsqueeze(1), q2, out=out).addmm_(U1, U2.mT, alpha=-2.0)
-    if same:
-        out.fill_diagonal_(0.0)
+        """Both inputs centred and times `inverse`: u = √c z."""
+        return centred(*seen(X1, X2, self.columns), inverse)
 
 
 class _LinearisedStationary(Linearised):
@@ -202,29 +183,25 @@ class _LinearisedStationary(Linearised):
         shape = len(X1), len(X2)
         u2, spare = workspace.buffer("u2", *shape), workspace.buffer("spare", *shape)
         self.K = workspace.buffer("K", *shape)
-        _squared_distances(self._U1, self._U2, self._S1, self._S2, u2)
+        squared_distances_into(self._U1, self._U2, self._S1, self._S2, u2)
         u2.clamp_min_(0.0)
         kernel.covariance(u2, float(kernel.log_variance.detach()), self.K, spare)
         self._weight = kernel.weight(u2, self.K, spare)
+        self._slopes = kernel.slopes(u2, self.K, self._weight, workspace)
         self._scratch = u2
 
-    def parameters(self, G: Tensor) -> tuple[Tensor, Tensor]:
+    def parameters(self, G: Tensor) -> tuple[Tensor, ...]:
         H = torch.mul(G, self._weight, out=self._scratch)
-        # Σ_ij H_ij (u_ik - u'_jk)², for du_k²/d log ℓ_k is -2 u_k². With the few columns from the
-        # left, the product is twice as fast as H @ U2.
-        crossed = (self._U1.mT @ H).mul_(self._U2.mT).sum(1)  # (dims,)
-        squares = H.sum(1) @ self._S1 + H.sum(0) @ self._S2
-        return squares.sub_(crossed, alpha=2), torch.dot(G.reshape(-1), self.K.view(-1))
+        # du_k²/d log ℓ_k is -2 u_k².
+        by_lengthscale = weighted_squares(H, self._U1, self._U2, self._S1, self._S2)
+        G = G.reshape(-1)
+        others = [torch.dot(G, slope.view(-1)) for slope in (self.K, *self._slopes)]
+        return by_lengthscale, *others
 
     def inputs(self, G: Tensor) -> Tensor:
         H = torch.mul(G, self._weight, out=self._scratch)
-        gradient = (H @ self._U2).addcmul_(H.sum(1, keepdim=True), self._U1, value=-1)
-        gradient.mul_(self._inverse)
-        if self._kernel.columns is None:
-            return gradient
-        full = gradient.new_zeros(len(gradient), self._width)
-        full[:, self._kernel.columns] = gradient
-        return full
+        gradient = weighted_differences(H, self._U1, self._U2).mul_(self._inverse)
+        return among_all(gradient, self._kernel.columns, self._width)
 
 
 class RBF(Stationary):
@@ -235,21 +212,17 @@ class RBF(Stationary):
     Source: Rasmussen & Williams (2006), Gaussian Processes for Machine Learning, eq. 4.9.
     """
 
-    @staticmethod
-    def correlation(u2: Tensor) -> Tensor:
+    def correlation(self, u2: Tensor) -> Tensor:
         return torch.exp(-u2 / 2)
 
-    @staticmethod
-    def covariance(u2: Tensor, log_variance: float, out: Tensor, spare: Tensor) -> None:
+    def covariance(self, u2: Tensor, log_variance: float, out: Tensor, spare: Tensor) -> None:
         torch.sub(log_variance, u2, alpha=0.5, out=out).exp_()
 
-    @staticmethod
-    def weight(u2: Tensor, out: Tensor, spare: Tensor) -> Tensor:
+    def weight(self, u2: Tensor, out: Tensor, spare: Tensor) -> Tensor:
         return out
 
-    @staticmethod
-    def frequencies(count: int, dims: int, generator: torch.Generator) -> Tensor:
-        return torch.randn(dims, count, generator=generator, dtype=torch.float64)
+    def frequencies(self, count: int, generator: torch.Generator) -> Tensor:
+        return torch.randn(self.dims, count, generator=generator, dtype=torch.float64)
 
 
 class Matern12(Stationary):
@@ -260,23 +233,19 @@ class Matern12(Stationary):
     Source: Rasmussen & Williams (2006), eq. 4.18 with γ = 1.
     """
 
-    @staticmethod
-    def correlation(u2: Tensor) -> Tensor:
-        return torch.exp(-u2.clamp_min(_COINCIDENT).sqrt())
+    def correlation(self, u2: Tensor) -> Tensor:
+        return torch.exp(-u2.clamp_min(COINCIDENT).sqrt())
 
-    @staticmethod
-    def covariance(u2: Tensor, log_variance: float, out: Tensor, spare: Tensor) -> None:
+    def covariance(self, u2: Tensor, log_variance: float, out: Tensor, spare: Tensor) -> None:
         torch.sub(log_variance, u2.sqrt_(), out=out).exp_()
 
-    @staticmethod
-    def weight(u2: Tensor, out: Tensor, spare: Tensor) -> Tensor:
+    def weight(self, u2: Tensor, out: Tensor, spare: Tensor) -> Tensor:
         u = u2
         # The kernel has a cusp where points coincide: the slope taken there is 0, as in autograd.
-        return torch.div(out, u, out=spare).masked_fill_(u < math.sqrt(_COINCIDENT), 0.0)
+        return torch.div(out, u, out=spare).masked_fill_(u < math.sqrt(COINCIDENT), 0.0)
 
-    @staticmethod
-    def frequencies(count: int, dims: int, generator: torch.Generator) -> Tensor:
-        return _student_t(1.0, count, dims, generator)
+    def frequencies(self, count: int, generator: torch.Generator) -> Tensor:
+        return _student_t(1.0, count, self.dims, generator)
 
 
 class Matern32(Stationary):
@@ -289,24 +258,20 @@ class Matern32(Stationary):
 
     sharpness = 3.0
 
-    @staticmethod
-    def correlation(u2: Tensor) -> Tensor:
-        u = u2.clamp_min(_COINCIDENT).sqrt()
+    def correlation(self, u2: Tensor) -> Tensor:
+        u = u2.clamp_min(COINCIDENT).sqrt()
         return (1 + u) * torch.exp(-u)
 
-    @staticmethod
-    def covariance(u2: Tensor, log_variance: float, out: Tensor, spare: Tensor) -> None:
+    def covariance(self, u2: Tensor, log_variance: float, out: Tensor, spare: Tensor) -> None:
         u = u2.sqrt_()
         torch.sub(log_variance, u, out=spare).exp_()
         torch.addcmul(spare, u, spare, out=out)  # (1 + u) e^-u
 
-    @staticmethod
-    def weight(u2: Tensor, out: Tensor, spare: Tensor) -> Tensor:
+    def weight(self, u2: Tensor, out: Tensor, spare: Tensor) -> Tensor:
         return spare  # e^-u
 
-    @staticmethod
-    def frequencies(count: int, dims: int, generator: torch.Generator) -> Tensor:
-        return _student_t(3.0, count, dims, generator)
+    def frequencies(self, count: int, generator: torch.Generator) -> Tensor:
+        return _student_t(3.0, count, self.dims, generator)
 
 
 class Matern52(Stationary):
@@ -319,25 +284,21 @@ class Matern52(Stationary):
 
     sharpness = 5.0
 
-    @staticmethod
-    def correlation(u2: Tensor) -> Tensor:
-        u = u2.clamp_min(_COINCIDENT).sqrt()
+    def correlation(self, u2: Tensor) -> Tensor:
+        u = u2.clamp_min(COINCIDENT).sqrt()
         return (1 + u + u.square() / 3) * torch.exp(-u)
 
-    @staticmethod
-    def covariance(u2: Tensor, log_variance: float, out: Tensor, spare: Tensor) -> None:
+    def covariance(self, u2: Tensor, log_variance: float, out: Tensor, spare: Tensor) -> None:
         u = torch.sqrt(u2, out=spare)
         torch.sub(log_variance, u, out=out).exp_()
         torch.addcmul(out, u, out, out=spare)  # (1 + u) e^-u
         torch.addcmul(spare, u2, out, value=1 / 3, out=out)
 
-    @staticmethod
-    def weight(u2: Tensor, out: Tensor, spare: Tensor) -> Tensor:
+    def weight(self, u2: Tensor, out: Tensor, spare: Tensor) -> Tensor:
         return spare.mul_(1 / 3)  # (1 + u) e^-u / 3
 
-    @staticmethod
-    def frequencies(count: int, dims: int, generator: torch.Generator) -> Tensor:
-        return _student_t(5.0, count, dims, generator)
+    def frequencies(self, count: int, generator: torch.Generator) -> Tensor:
+        return _student_t(5.0, count, self.dims, generator)
 
 
 def _student_t(df: float, count: int, dims: int, generator: torch.Generator) -> Tensor:

@@ -1,16 +1,29 @@
 """Models: what a Gaussian process is, how it is fitted, and what it then believes."""
 
+from surrogate.models.compare import Compared, Comparison, compare
 from surrogate.models.exact import ExactGP
 from surrogate.models.fit import FitReport, UnscaledData, fit
 from surrogate.models.metrics import coverage, nlpd, rmse
+from surrogate.models.multi_output import MultiOutputGP, MultiOutputPosterior
+from surrogate.models.noise import Heteroskedastic, Homoskedastic, Noise, NoisePerTask
 from surrogate.models.paths import SamplePaths
 from surrogate.models.posterior import Posterior, PosteriorInfo
-from surrogate.models.priors import LogNormal, Prior, PriorSet, prior_set
+from surrogate.models.priors import LogNormal, Normal, Prior, PriorSet, prior_set
 
 __all__ = [
+    "Compared",
+    "Comparison",
+    "compare",
+    "Heteroskedastic",
     "ExactGP",
     "FitReport",
+    "Homoskedastic",
     "LogNormal",
+    "MultiOutputGP",
+    "MultiOutputPosterior",
+    "Noise",
+    "NoisePerTask",
+    "Normal",
     "Posterior",
     "PosteriorInfo",
     "Prior",

@@ -11,7 +11,7 @@ from typing import Generic, TypeVar
 import torch
 from torch import Tensor
 
-from surrogate.solvers.cholesky import BorderedFactor, CholeskyFactor
+from surrogate.solvers.cholesky import BorderedFactor, CholeskyFactor, Factor
 
 # Up to here L⁻¹ is kept, for a product with it is quicker than a triangular solve; above it is
 # not (n = 6000: 44 ms against 49 for 20 points), and took 3.7 s to make.
@@ -82,17 +82,20 @@ class Cache(ABC):
         """
 
 
-Factor = TypeVar("Factor", bound=CholeskyFactor | BorderedFactor)
+AFactor = TypeVar("AFactor", bound=Factor)
 
 
-class FactorCache(Cache, Generic[Factor]):
+@dataclass(frozen=True)
+class FactorCache(Cache, Generic[AFactor]):
     """What a factor of K̂ gives: all of it exact but for rounding.
 
     Attributes:
         factor: Of K̂.
+        residual: y - m, shape (n,).
     """
 
-    factor: Factor
+    factor: AFactor
+    residual: Tensor
 
     @cached_property
     def alpha(self) -> Tensor:
@@ -107,6 +110,10 @@ class FactorCache(Cache, Generic[Factor]):
     def solve(self, B: Tensor) -> Tensor:
         return self.factor.solve(B)
 
+    def explain(self, k: Tensor, prior: Tensor) -> Explained:
+        v = self.factor.whiten(k.mT)  # (n, m)
+        return Explained(_squares(v.mT), k.new_zeros(len(k)), lambda: self.factor.unwhiten(v).mT)
+
     def quadratic(self, k: Tensor) -> Tensor:
         v = self.factor.whiten(k.reshape(-1, k.shape[-1]).mT).mT.reshape(k.shape)
         return v @ v.transpose(-1, -2)
@@ -120,18 +127,20 @@ class FactorCache(Cache, Generic[Factor]):
             out[some] = self.factor.whiten(unit).square().sum(0)
         return out
 
+    def bordered(self, K12: Tensor, K22: Tensor) -> BorderedFactor:
+        """The factor with m more rows in O(n² m); what there was is not copied."""
+        factor: Factor = self.factor
+        if isinstance(factor, BorderedFactor):
+            return factor.append(K12, K22)
+        return BorderedFactor.of(factor, K12, K22)
+
+    def append(self, K12: Tensor, K22: Tensor, residual: Tensor, X: Tensor, noise: Tensor) -> Cache:
+        return FactorCache(self.bordered(K12, K22), torch.cat([self.residual, residual]))
+
 
 @dataclass(frozen=True)
 class CholeskyCache(FactorCache[CholeskyFactor]):
-    """By the Cholesky factor of K̂, variances too.
-
-    Attributes:
-        factor: L with K̂ = L Lᵀ.
-        residual: y - m, shape (n,).
-    """
-
-    factor: CholeskyFactor
-    residual: Tensor
+    """By the Cholesky factor of K̂, which keeps its inverse too while that is small."""
 
     @cached_property
     def inverse_root(self) -> Tensor:
@@ -147,13 +156,7 @@ class CholeskyCache(FactorCache[CholeskyFactor]):
         if len(self.residual) <= _INVERSE_TO:
             v = k @ self.inverse_root.T  # (m, n)
             return Explained(_squares(v), k.new_zeros(len(k)), lambda: v @ self.inverse_root)
-        L = self.factor.L
-        v = self.factor.whiten(k.mT)  # (n, m)
-        return Explained(
-            _squares(v.mT),
-            k.new_zeros(len(k)),
-            lambda: torch.linalg.solve_triangular(L.mT, v, upper=True).mT,
-        )
+        return super().explain(k, prior)
 
     def quadratic(self, k: Tensor) -> Tensor:
         if len(self.residual) <= _INVERSE_TO:

@@ -8,7 +8,10 @@ import torch
 from torch import Tensor
 
 from surrogate.kernels.base import Kernel
+from surrogate.kernels.table import TableKernel
+from surrogate.models.table import Table
 from surrogate.operators.kernel import KernelOperator, Storage, fitting_storage
+from surrogate.operators.table import TableKernelOperator
 from surrogate.solvers.bbmm import BBMM
 from surrogate.workspace import Workspace
 
@@ -41,9 +44,23 @@ def storage_for(kernel: Kernel, X: Tensor, noise: Tensor, options: BBMM) -> Stor
     return fitting_storage(len(X), options.budget, float32=hidden)
 
 
-def kernel_operator(kernel: Kernel, X: Tensor, noise: Tensor, options: BBMM) -> KernelOperator:
-    """K = k(X, X) without noise, stored as suits noise variances (n,) and options."""
-    return KernelOperator(kernel, X, storage=storage_for(kernel, X, noise, options))
+def kernel_operator(
+    kernel: Kernel,
+    X: Tensor,
+    noise: Tensor,
+    options: BBMM,
+    workspace: Workspace | None = None,
+) -> KernelOperator | TableKernelOperator:
+    """K = k(X, X) without noise, stored as suits noise variances (n,) and options.
+
+    Where the inputs fill enough of a table it is its factors that are multiplied with.
+    """
+    table = Table.of(kernel, X)
+    if table is not None and table.pays:
+        assert isinstance(kernel, TableKernel)
+        return table.operator(kernel, workspace)
+    storage = storage_for(kernel, X, noise, options)
+    return KernelOperator(kernel, X, storage=storage, workspace=workspace)
 
 
 def dense_covariance(kernel: Kernel, X: Tensor, noise: Tensor) -> Tensor:

@@ -6,17 +6,16 @@ import time
 import warnings
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from surrogate.checks import as_matrix, as_noise, as_targets
 from surrogate.models.descent import Minimum, follow, minimise
 from surrogate.models.exact import ExactGP
 from surrogate.models.objective import ExactObjective, Parameters, ProductObjective
 from surrogate.operators.kernel import Storage
-from surrogate.solvers.auto import for_fit
 from surrogate.solvers.bbmm import BBMM
 from surrogate.solvers.cholesky import Cholesky
 from surrogate.solvers.inv_quad_logdet import Estimate, certain
@@ -38,6 +37,9 @@ _OTHER_BASIN = 2.0  # change of a log-parameter that more data of the same kind 
 _ROUGH = 1e-2  # nats that a fit of a subset may leave
 
 
+AModel = TypeVar("AModel", bound=ExactGP)
+
+
 @dataclass(frozen=True)
 class FitReport:
     """How a fit went.
@@ -51,7 +53,7 @@ class FitReport:
             about their posterior covariance, and what a later warm start begins with. None if not
             a step was taken.
         n: Observations fitted to.
-        solver: "cholesky" or "bbmm".
+        solver: "cholesky", "bbmm" or, for a complete table, "eigenvectors".
         reason: Why that solver.
         evaluations: Likelihood evaluations with all the observations, over all starts.
         products: Products of K with a block of vectors on the way; 0 by Cholesky.
@@ -86,7 +88,7 @@ class FitReport:
 
 
 def fit(
-    model: ExactGP,
+    model: AModel,
     X: Tensor,
     y: Tensor,
     *,
@@ -94,7 +96,7 @@ def fit(
     restart: bool = True,
     max_evaluations: int = 200,
     tolerance: float = 1e-4,
-) -> ExactGP:
+) -> AModel:
     """Return a copy of the model at the parameters of largest posterior density.
 
     Quasi-Newton on log-parameters from where the model stands, and from where the priors start:
@@ -111,8 +113,8 @@ def fit(
     Args:
         model: What to fit; left as it is.
         X: Shape (n, d). For n < 2 there is nothing to learn and a copy comes back.
-        y: Shape (n,).
-        noise: Variance of each observation, shape (n,), NaN where σ² is to be learnt.
+        y: Shape (n,); (n, T) for a model of T outputs, NaN where a value is missing.
+        noise: Variance of each observation, in the shape of y, NaN where σ² is to be learnt.
         restart: Whether to guard against a bad basin by the second start.
         max_evaluations: Per start.
         tolerance: Stop when another step is predicted to gain less than this many nats; by products
@@ -126,13 +128,12 @@ def fit(
             "all parameters of the model are frozen, as those of posterior.model are; pass the "
             "model that was conditioned, or call model.requires_grad_(True) on a copy."
         )
-    X = as_matrix("X", X, model.dims)
-    y, noise = as_targets("y", y, len(X)), as_noise(noise, len(X))
+    X, y, noise = model.as_data(X, y, noise)
     _warn_of_scales(model, X, y)
     began, n = time.perf_counter(), len(X)
     last = model.report
     model = model.clone()
-    choice = for_fit(model.solver, n)
+    choice = model.choice_for_fit(X, noise)
     parameters = Parameters(model)
     if n < 2:
         found = _nothing(parameters)

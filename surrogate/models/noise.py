@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
+from surrogate.checks import as_matrix
 from surrogate.kernels.base import positive_parameter
+from surrogate.kernels.stationary import Matern52
 
 
 class Noise(nn.Module, ABC):
@@ -119,3 +121,83 @@ class NoisePerTask(Noise):
                 f"got values from {float(number.min()):g} to {float(number.max()):g}."
             )
         return task
+
+
+class Heteroskedastic(Noise):
+    """A σ² that varies with x: its logarithm is a Gaussian process of its own.
+
+        log σ²(x) = c + s g(x),    g ~ GP(0, k), known by its values at a few points Z
+
+    Level c and the values of g, as w with g(Z) = R w, RRᵀ = k(Z, Z), w ~ N(0, I), are learnt with
+    all other parameters: the most likely ones, as in Kersting, Plagemann, Pfaff & Burgard (2007),
+    Most likely heteroscedastic Gaussian process regression, but in one search instead of in turns.
+    Far from Z the noise falls back to exp(c).
+
+    Args:
+        X: Inputs that cover where data will be, shape (n, d); Z is spread over them.
+        points: How many points Z, at most.
+        lengthscale: Of k, a Matérn-5/2 of variance 1, in units of x: over which the noise changes.
+            A number, or one per input; half the range of each input unless given.
+        spread: s, standard deviation of log σ² before data.
+        noise: Level exp(c) to start from, in the units of y squared.
+    """
+
+    roles: ClassVar[dict[str, str]] = {"log_noise": "noise", "weights": "noise_weight"}
+
+    def __init__(
+        self,
+        X: Tensor,
+        *,
+        points: int = 12,
+        lengthscale: float | Sequence[float] | Tensor | None = None,
+        spread: float = 1.5,
+        noise: float = 1e-2,
+    ) -> None:
+        super().__init__()
+        X = as_matrix("X", X)
+        if points < 1 or not len(X) or not spread > 0:
+            raise ValueError(
+                f"points and spread must be positive and X not empty; got points={points}, "
+                f"spread={spread} and {len(X)} rows."
+            )
+        if lengthscale is None:
+            width = X.amax(0) - X.amin(0)
+            lengthscale = 0.5 * torch.where(width > 0, width, 1.0)
+        self.kernel = Matern52(X.shape[1], lengthscale, 1.0).requires_grad_(False)
+        self.spread = spread
+        self.log_noise = positive_parameter("noise", noise)
+        Z = _spread_out(X / self.kernel.lengthscale, X, points)
+        self.weights = nn.Parameter(torch.zeros(len(Z), dtype=torch.float64))
+        self.register_buffer("points", Z)
+        K = self.kernel(Z, Z) + 1e-8 * torch.eye(len(Z), dtype=torch.float64)
+        self.register_buffer("root", torch.linalg.cholesky(K))
+
+    @property
+    def level(self) -> Tensor:
+        """exp(c), in the units of y squared, shape ()."""
+        return self.log_noise.exp()
+
+    def forward(self, X: Tensor) -> Tensor:
+        points, root = self.get_buffer("points"), self.get_buffer("root")
+        # k(x, Z) R⁻ᵀ
+        phi = torch.linalg.solve_triangular(root, self.kernel(X, points).mT, upper=False).mT
+        return torch.exp(self.log_noise + self.spread * (phi @ self.weights))
+
+    def roles_of_parameters(self) -> list[tuple[str, int]]:
+        # The kernel inside is fixed, and no part of the search.
+        return [("noise", 1), ("noise_weight", 1)]
+
+    def parameters(self, recurse: bool = True) -> Iterator[nn.Parameter]:
+        """Level and weights."""
+        yield self.log_noise
+        yield self.weights
+
+
+def _spread_out(scaled: Tensor, X: Tensor, count: int) -> Tensor:
+    """Up to `count` different rows of X, each the farthest from those before."""
+    first = int((scaled - scaled.mean(0)).square().sum(1).argmin())
+    chosen, gap = [first], (scaled - scaled[first]).square().sum(1)
+    while len(chosen) < count and float(gap.max()) > 1e-6:
+        chosen.append(int(gap.argmax()))
+        gap = torch.minimum(gap, (scaled - scaled[chosen[-1]]).square().sum(1))
+    return X[chosen].clone()

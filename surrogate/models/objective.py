@@ -9,15 +9,17 @@ import torch
 from torch import Tensor, nn
 
 from surrogate.models.covariance import helped, storage_for
-from surrogate.models.exact import ExactGP, log_marginal_likelihood_and_gradient
+from surrogate.models.exact import ExactGP
 from surrogate.operators.basic import Diagonal
 from surrogate.operators.kernel import KernelOperator, Storage
+from surrogate.operators.table import TableKernelOperator
 from surrogate.solvers.bbmm import BBMM
 from surrogate.solvers.cholesky import Cholesky, NotPositiveDefinite
 from surrogate.solvers.inv_quad_logdet import Estimate, InvQuadLogdet, Probes, inv_quad_logdet
 from surrogate.solvers.preconditioners import Preconditioner, Structure
 from surrogate.workspace import Workspace
 
+_Operator = KernelOperator | TableKernelOperator
 _LENGTHSCALE_FACTORS = (1.0, 1 / 4, 1 / 16)
 
 # A preconditioner serves until a parameter has changed by this factor, its pivots and clusters
@@ -90,21 +92,17 @@ class ExactObjective:
     def __init__(
         self, parameters: Parameters, X: Tensor, y: Tensor, noise: Tensor, solver: Cholesky
     ) -> None:
-        self.parameters, self._data, self._solver = parameters, (X, y, noise), solver
-        self._workspace = Workspace()
+        self.parameters = parameters
+        self._evaluate = parameters.model.evaluator(
+            X, y, noise, solver, best_mean=parameters.best_mean
+        )
         self.evaluations, self.jitter = 0, 0.0
 
     def __call__(self, free: np.ndarray) -> tuple[float, np.ndarray]:
         self.evaluations += 1
         self.parameters.move(free)
         try:
-            value, gradients, jitter = log_marginal_likelihood_and_gradient(
-                self.parameters.model,
-                *self._data,
-                self._workspace,
-                solver=self._solver,
-                best_mean=self.parameters.best_mean,
-            )
+            value, gradients, jitter = self._evaluate()
         except NotPositiveDefinite:
             # Far out in the box; the line search backs away.
             return math.inf, np.zeros(len(free))
@@ -132,6 +130,7 @@ class ProductObjective:
         self.parameters, self._options = parameters, options
         self._X, self._y, self._noise = X, y, noise
         self.storage: Storage | None = None
+        self._stored: Storage | None = None
         self._workspace = Workspace()
         self._structure: tuple[np.ndarray, Structure] | None = None
         self._probes: tuple[np.ndarray, Preconditioner, Probes] | None = None
@@ -156,7 +155,7 @@ class ProductObjective:
         self._known = free.copy(), gradient
         return estimate, gradient
 
-    def _covariance(self, free: np.ndarray) -> tuple[KernelOperator, Tensor]:
+    def _covariance(self, free: np.ndarray) -> tuple[_Operator, Tensor]:
         self.evaluations += 1
         self.parameters.move(free)
         model = self.parameters.model
@@ -165,14 +164,14 @@ class ProductObjective:
                 model.noise_variances(self._X, self._noise), model.kernel.diagonal(self._X)
             )
         storage = storage_for(model.kernel, self._X, noise, self._options)
-        if storage != self.storage:
-            self.storage, self._workspace = storage, Workspace()  # the other one would stay
-        return KernelOperator(
-            model.kernel, self._X, storage=storage, workspace=self._workspace
-        ), noise
+        if storage != self._stored:
+            self._stored, self._workspace = storage, Workspace()  # the other one would stay
+        K = model.product_operator(self._X, noise, self._options, self._workspace)
+        self.storage = K.storage
+        return K, noise
 
     def _solve(
-        self, K: KernelOperator, noise: Tensor, free: np.ndarray, *, afresh: bool = False
+        self, K: _Operator, noise: Tensor, free: np.ndarray, *, afresh: bool = False
     ) -> InvQuadLogdet:
         preconditioner, probes = self._preconditioned(K, noise, free)
         solved = inv_quad_logdet(
@@ -191,7 +190,7 @@ class ProductObjective:
         self.products += solved.info.products
         return solved
 
-    def _gradient(self, K: KernelOperator, solved: InvQuadLogdet) -> np.ndarray:
+    def _gradient(self, K: _Operator, solved: InvQuadLogdet) -> np.ndarray:
         A, B = solved.bilinear
         by_variance = (A * B).sum(1) * self._noise.isnan()
         by_noise = self.parameters.model.noise_model.pullback(self._X, by_variance)
@@ -199,7 +198,7 @@ class ProductObjective:
         return -self.parameters.add_prior(gradients)[1]
 
     def _preconditioned(
-        self, K: KernelOperator, noise: Tensor, free: np.ndarray
+        self, K: _Operator, noise: Tensor, free: np.ndarray
     ) -> tuple[Preconditioner, Probes]:
         """P and the probes drawn with it, those of earlier parameters while they serve."""
         if self._probes is None or _moved(self._probes[0], free) > _SAME_P:

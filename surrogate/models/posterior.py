@@ -11,14 +11,15 @@ from torch.autograd.function import once_differentiable
 
 from surrogate.checks import as_matrix, as_noise, as_targets
 from surrogate.kernels.base import Linearised
-from surrogate.models.cache import Cache, CholeskyCache, Explained
+from surrogate.models.cache import Cache, CholeskyCache, Explained, FactorCache
 from surrogate.models.covariance import dense_covariance
 from surrogate.models.exact import ExactGP
+from surrogate.models.kronecker import kronecker_factor, structured
 from surrogate.models.paths import SamplePaths
 from surrogate.models.products import ProductCache
 from surrogate.models.rooted import RootedCache
 from surrogate.operators.kernel import Storage
-from surrogate.solvers.auto import Auto, for_prediction
+from surrogate.solvers.auto import Auto, Choice, for_prediction
 from surrogate.solvers.base import SolveInfo
 from surrogate.solvers.bbmm import BBMM
 from surrogate.solvers.cholesky import Cholesky
@@ -33,7 +34,7 @@ class PosteriorInfo:
     """How the linear algebra behind a posterior was done.
 
     Attributes:
-        solver: "cholesky" or "bbmm".
+        solver: "cholesky", "bbmm" or, for a complete table, "eigenvectors".
         reason: Why that one.
         n: Observations conditioned on.
         jitter: What had to be added to the diagonal of K̂ to factor it, in units of y squared.
@@ -66,20 +67,22 @@ class Posterior:
     """
 
     def __init__(
-        self, model: ExactGP, X: Tensor, y: Tensor, noise: Tensor, cache: Cache, reason: str
+        self, model: ExactGP, X: Tensor, y: Tensor, noise: Tensor, cache: Cache, choice: Choice
     ) -> None:
         self.model, self.X, self.y, self.noise, self._cache = model, X, y, noise, cache
-        self._reason = reason
+        self._choice = choice
 
     @staticmethod
     def of(model: ExactGP, X: Tensor, y: Tensor, noise: Tensor) -> Posterior:
         """Condition on checked data; use `ExactGP.condition`, which checks."""
         model = model.clone().requires_grad_(False)
-        choice = for_prediction(model.solver, len(X))
+        choice, table = structured(model, X, noise, for_prediction(model.solver, len(X)))
         with torch.no_grad():
             X, y, noise = X.clone(), y.clone(), noise.clone()
             variances, residual = model.noise_variances(X, noise), y - model.constant
-            if isinstance(choice.solver, BBMM):
+            if table is not None:
+                cache = FactorCache(kronecker_factor(model, table), residual)
+            elif isinstance(choice.solver, BBMM):
                 cache = ProductCache(choice.solver, model.kernel, X, variances, residual)
             elif choice.solver.root_from is not None and len(X) >= choice.solver.root_from:
                 options = model.solver.bbmm if isinstance(model.solver, Auto) else BBMM()
@@ -87,7 +90,7 @@ class Posterior:
             else:
                 K = dense_covariance(model.kernel, X, variances)
                 cache = CholeskyCache(choice.solver.factor(K), residual)
-        return Posterior(model, X, y, noise, cache, choice.reason)
+        return Posterior(model, X, y, noise, cache, choice)
 
     def __repr__(self) -> str:
         return f"Posterior(n={len(self.y)}, d={self.X.shape[-1]})"
@@ -95,13 +98,13 @@ class Posterior:
     @property
     def info(self) -> PosteriorInfo:
         """How the linear algebra was done, and how well."""
-        cache, n = self._cache, len(self.y)
+        cache, n, name, reason = self._cache, len(self.y), self._choice.name, self._choice.reason
         if isinstance(cache, ProductCache):
             rank = cache.root.rank if "root" in cache.__dict__ else 0
             storage = cache.storage
-            return PosteriorInfo("bbmm", self._reason, n, cache.jitter, cache.info, rank, storage)
+            return PosteriorInfo(name, reason, n, cache.jitter, cache.info, rank, storage)
         rank = cache.root.rank if isinstance(cache, RootedCache) else n
-        return PosteriorInfo("cholesky", self._reason, n, cache.jitter, rank=rank)
+        return PosteriorInfo(name, reason, n, cache.jitter, rank=rank)
 
     def marginals(self, X: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and standard deviation of f, noise not included, at each x by itself.
@@ -124,6 +127,22 @@ class Posterior:
             parts = [self._marginals(part) for part in self._parts(flat)]
             mean, std = (torch.cat(column) for column in zip(*parts, strict=True))
         return mean.reshape(X.shape[:-1]), std.reshape(X.shape[:-1])
+
+    def predictive(self, X: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and standard deviation of a new observation at each x: of f, with noise.
+
+        Differentiable in X as far as f is.
+
+        Args:
+            X: Shape (..., d).
+
+        Returns:
+            Mean and standard deviation, each of shape (...).
+        """
+        X = self._points(X)
+        mean, std = self.marginals(X)
+        noise = self.model.noise_model(X.detach().reshape(-1, X.shape[-1])).detach()
+        return mean, (std.square() + noise.reshape(std.shape)).sqrt()
 
     @torch.no_grad()
     def _marginals(self, X: Tensor) -> tuple[Tensor, Tensor]:
@@ -262,7 +281,7 @@ class Posterior:
             noise = torch.cat([self.noise, noise])
             variances = self.model.noise_variances(X, noise)
             cache = self._cache.append(K12, K22, residual, X, variances)
-        return Posterior(self.model, X, y, noise, cache, self._reason)
+        return Posterior(self.model, X, y, noise, cache, self._choice)
 
     def leave_one_out(self) -> tuple[Tensor, Tensor]:
         """Prediction of each y_i, noise included, from all the others: mean and std, each (n,).

@@ -19,6 +19,7 @@ from surrogate.operators.base import LinearOperator
 from surrogate.operators.basic import Diagonal
 from surrogate.operators.bordered import Bordered
 from surrogate.operators.kernel import KernelOperator, Storage
+from surrogate.operators.table import TableKernelOperator
 from surrogate.solvers.base import NotConverged, SolveInfo, levels_to_the_caller
 from surrogate.solvers.bbmm import BBMM
 from surrogate.solvers.mbcg import Solution
@@ -57,7 +58,7 @@ class ProductCache(Cache):
         """Where K is kept."""
         if self.border is not None:
             return self.border.inner.storage
-        assert isinstance(self.K, KernelOperator)
+        assert isinstance(self.K, KernelOperator | TableKernelOperator)
         return self.K.storage
 
     @cached_property

@@ -23,15 +23,11 @@ class RootedCache(FactorCache[CholeskyFactor | BorderedFactor]):
     """α by a Cholesky factor of K̂, variances by `InverseRoot`.
 
     Attributes:
-        factor: Of K̂.
-        residual: y - m, shape (n,).
         root: Subspace that variances are found in.
         kernel: k, frozen.
         block: Most rows of a cluster.
     """
 
-    factor: CholeskyFactor | BorderedFactor
-    residual: Tensor
     root: InverseRoot
     kernel: Kernel
     block: int
@@ -58,13 +54,8 @@ class RootedCache(FactorCache[CholeskyFactor | BorderedFactor]):
     def append(
         self, K12: Tensor, K22: Tensor, residual: Tensor, X: Tensor, noise: Tensor
     ) -> RootedCache:
-        """In O(n² m), without a copy of the factor."""
-        if isinstance(self.factor, BorderedFactor):
-            factor = self.factor.append(K12, K22)
-        else:
-            factor = BorderedFactor.of(self.factor, K12, K22)
+        factor, both = self.bordered(K12, K22), torch.cat([self.residual, residual])
         K = KernelOperator(self.kernel, X, storage="tiles") + Diagonal(noise)
         points = self.kernel.coordinates(X)
         root = self.root.append(K, K12, points, self.block or max(len(X), 1))
-        both = torch.cat([self.residual, residual])
         return RootedCache(factor, both, root, self.kernel, self.block)

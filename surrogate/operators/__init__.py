@@ -3,6 +3,7 @@
 from surrogate.operators.base import LinearOperator
 from surrogate.operators.basic import Dense, Diagonal, ScaledOperator, SumOperator
 from surrogate.operators.kernel import KernelOperator, default_budget
+from surrogate.operators.table import TableKernelOperator, TableOperator, Term
 
 __all__ = [
     "Dense",
@@ -11,5 +12,8 @@ __all__ = [
     "LinearOperator",
     "ScaledOperator",
     "SumOperator",
+    "TableKernelOperator",
+    "TableOperator",
+    "Term",
     "default_budget",
 ]

@@ -29,7 +29,7 @@ class _Linearised(Protocol):
     def parameters(self, G: Tensor, /) -> tuple[Tensor, ...]: ...
 
 
-class _Kernel(Protocol):
+class KernelLike(Protocol):
     """What is asked of a kernel."""
 
     def evaluate(
@@ -88,7 +88,7 @@ class KernelOperator(LinearOperator):
 
     def __init__(
         self,
-        kernel: _Kernel,
+        kernel: KernelLike,
         X: Tensor,
         *,
         storage: Storage = "auto",

@@ -15,15 +15,17 @@ class Choice:
     Attributes:
         solver: Cholesky or BBMM, with its options.
         reason: In words.
+        method: What is done instead where the data have a structure that allows it.
     """
 
     solver: Cholesky | BBMM
     reason: str
+    method: str | None = None
 
     @property
     def name(self) -> str:
-        """\"cholesky\" or \"bbmm\"."""
-        return type(self.solver).__name__.lower()
+        """\"cholesky\", \"bbmm\", or the method."""
+        return self.method or type(self.solver).__name__.lower()
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -33,6 +34,10 @@ class CholeskyFactor:
         """Return L⁻¹B for B (n, t): BᵀK⁻¹B is its square, rounded to no negative number."""
         return torch.linalg.solve_triangular(self.L, B, upper=False)
 
+    def unwhiten(self, B: Tensor) -> Tensor:
+        """Return L⁻ᵀB for B (n, t)."""
+        return torch.linalg.solve_triangular(self.L.mT, B, upper=True)
+
     def logdet(self) -> Tensor:
         """Return log|K|, shape ()."""
         return 2 * self.L.diagonal().log().sum()
@@ -57,6 +62,27 @@ class CholeskyFactor:
         return CholeskyFactor(L, self.jitter + corner.jitter)
 
 
+class Factor(Protocol):
+    """K = L Lᵀ, L known by what its inverse makes of vectors."""
+
+    @property
+    def jitter(self) -> float:
+        """The most that was added to the diagonal of K."""
+        ...
+
+    def solve(self, B: Tensor, /) -> Tensor:
+        """Return K⁻¹B for B (n, t)."""
+        ...
+
+    def whiten(self, B: Tensor, /) -> Tensor:
+        """Return L⁻¹B for B (n, t)."""
+        ...
+
+    def unwhiten(self, B: Tensor, /) -> Tensor:
+        """Return L⁻ᵀB for B (n, t)."""
+        ...
+
+
 @dataclass(frozen=True)
 class BorderedFactor:
     """Factor of [[K, K12], [K12ᵀ, K22]] that leaves the factor of K where it is.
@@ -64,17 +90,17 @@ class BorderedFactor:
     For a large K with few rows added: `CholeskyFactor.append` copies all of it.
 
     Attributes:
-        first: Of K (n, n).
+        first: Of K (n, n), K = L Lᵀ for an L that need not be triangular.
         row: L⁻¹K12, shape (n, m).
         corner: Of K22 - K12ᵀK⁻¹K12.
     """
 
-    first: CholeskyFactor
+    first: Factor
     row: Tensor
     corner: CholeskyFactor
 
     @staticmethod
-    def of(first: CholeskyFactor, K12: Tensor, K22: Tensor) -> BorderedFactor:
+    def of(first: Factor, K12: Tensor, K22: Tensor) -> BorderedFactor:
         """Add the first rows."""
         row = first.whiten(K12)
         scale = float(K22.diagonal().mean()) if len(K22) else None
@@ -87,17 +113,22 @@ class BorderedFactor:
 
     def solve(self, B: Tensor) -> Tensor:
         """Return the inverse times B (n + m, t)."""
-        L, n = self.first.L, len(self.row)
+        n = len(self.row)
         above = self.first.whiten(B[:n])
         below = self.corner.solve(B[n:] - self.row.mT @ above)
-        above = torch.linalg.solve_triangular(L.mT, above - self.row @ below, upper=True)
-        return torch.cat([above, below])
+        return torch.cat([self.first.unwhiten(above - self.row @ below), below])
 
     def whiten(self, B: Tensor) -> Tensor:
         """Return L⁻¹B for B (n + m, t), L the lower triangular factor of all of it."""
         n = len(self.row)
         above = self.first.whiten(B[:n])
         return torch.cat([above, self.corner.whiten(B[n:] - self.row.mT @ above)])
+
+    def unwhiten(self, B: Tensor) -> Tensor:
+        """Return L⁻ᵀB for B (n + m, t)."""
+        n = len(self.row)
+        below = self.corner.unwhiten(B[n:])
+        return torch.cat([self.first.unwhiten(B[:n] - self.row @ below), below])
 
     def append(self, K12: Tensor, K22: Tensor) -> BorderedFactor:
         """Factor with more rows still."""

@@ -12,6 +12,8 @@ from torch import Tensor, nn
 
 from surrogate import (
     RBF,
+    Conditional,
+    Coregionalization,
     Hamming,
     Kernel,
     Matern12,
@@ -22,6 +24,8 @@ from surrogate import (
 from surrogate.kernels.base import _AutogradLinearised
 from surrogate.workspace import Workspace
 from tests.surrogate.helpers import Polynomial
+from tests.surrogate.smooth_cases import FROM_THE_ORIGIN, SMOOTH, WITHOUT_FEATURES
+from tests.surrogate.structured_cases import STRUCTURED
 
 # Every kernel sees rows of five columns: three of real numbers, two of categories.
 REAL, CATEGORIES = [0, 1, 2], [3, 4]
@@ -94,16 +98,33 @@ CASES = {
             * hamming(a, b, [0.7, 0.7])
         ),
     ),
+    "product of sums": (
+        (RBF(5, ELL) + Matern12(1, 0.5, columns=[1])) * (RBF(5, 0.9, 3.0) + Matern12(5, ELL, 0.3)),
+        lambda a, b: (
+            (math.exp(-(distance(a, b) ** 2) / 2) + math.exp(-abs(a[1] - b[1]) / 0.5))
+            * (
+                3.0 * math.exp(-(distance(a, b, [0.9] * 5) ** 2) / 2)
+                + 0.3 * matern(0.5, distance(a, b))
+            )
+        ),
+    ),
     "a user's own": (Polynomial(1.0), lambda a, b: (1 + float(a @ b)) ** 2),
     "a user's own, combined": (
         2.0 * Polynomial(1.0) + Constant(0.7) * RBF(5, ELL),
         lambda a, b: 2 * (1 + float(a @ b)) ** 2 + 0.7 * math.exp(-(distance(a, b) ** 2) / 2),
     ),
+    **SMOOTH,
+    **STRUCTURED,
 }
 EVERY_KERNEL = [pytest.param(kernel, id=name) for name, (kernel, _) in CASES.items()]
-SHIFTABLE = [p for p in EVERY_KERNEL if "user" not in str(p.id)]
-WITH_FEATURES = SHIFTABLE  # a user's kernel has none unless it defines them
+OWN = "a user's"  # whose kernel has no features unless it defines them
+WITH_FEATURES = [p for p in EVERY_KERNEL if not str(p.id).startswith((OWN, *WITHOUT_FEATURES))]
+# What tells places apart: where the levels stand, or an end of [0, 1].
+FIXED = {"ordinal", "tasks", "warped", "feature map", "conditional"}
+FREE = [p for p in EVERY_KERNEL if not str(p.id).startswith((OWN, *FROM_THE_ORIGIN))]
+SHIFTABLE = [p for p in FREE if p.id not in FIXED]
 SINGLE = [RBF(5, ELL, 1.7), Matern12(5, ELL, 1.7), Matern32(5, ELL, 1.7), Matern52(5, ELL, 1.7)]
+SINGLE += [kernel for name, (kernel, _) in SMOOTH.items() if not name.startswith(FROM_THE_ORIGIN)]
 
 
 def rows(rng: torch.Generator, *shape: int) -> Tensor:
@@ -278,7 +299,8 @@ def test_law_gradients_in_the_parameters_match_central_differences(kernel, rng):
 def test_law_gradients_in_the_inputs_match_central_differences(kernel, rng):
     X1, X2, G = rows(rng, 6), rows(rng, 4), normal(rng, 6, 4)
     # Categories cannot be moved a little: a kernel that takes them for numbers is tested on them.
-    columns = 3 if any(isinstance(k, Hamming) for k in kernel.modules()) else 5
+    discrete = (Hamming, Conditional, Coregionalization)
+    columns = 3 if any(isinstance(k, discrete) for k in kernel.modules()) else 5
 
     def loss(x: np.ndarray) -> float:
         moved = X1.clone()
@@ -333,6 +355,25 @@ def test_law_where_all_points_coincide_the_gradient_is_exactly_zero(kernel):
         leaf = X.clone().requires_grad_()
         kernel(leaf, X2.clone()).sum().backward() if not isinstance(kernel, Hamming) else None
         assert leaf.grad is None or torch.equal(leaf.grad, torch.zeros_like(X))
+
+
+@pytest.mark.parametrize("kernel", EVERY_KERNEL)
+def test_law_gradients_are_finite_where_points_coincide_and_at_the_ends(kernel):
+    for x in (0.0, 0.5, 1.0):
+        X = torch.full((3, 5), x, dtype=torch.float64)
+        for X2 in (X, X.clone()):
+            linearised = kernel.linearise(X, X2)
+            G = torch.ones_like(linearised.K)
+            gradients = (*linearised.parameters(G), linearised.inputs(G))
+            assert all(g.isfinite().all() for g in gradients)
+
+
+@pytest.mark.parametrize("kernel", EVERY_KERNEL)
+def test_law_coordinates_belong_to_one_point_each_and_carry_no_graph(kernel, rng):
+    X = rows(rng, 2, 6)
+    C = kernel.coordinates(X)
+    assert C.shape[:-1] == (2, 6) and C.isfinite().all() and not C.requires_grad
+    torch.testing.assert_close(kernel.coordinates(X[1, 2:4]), C[1, 2:4])
 
 
 @pytest.mark.parametrize("kernel", SINGLE, ids=str)

@@ -44,7 +44,7 @@ def test_the_frequencies_of_a_matern_are_those_of_its_spectral_density(dims, rng
     # E exp(iωᵀx) = ρ(x), Bochner's theorem: Rasmussen & Williams (2006), eq. 4.5.
     x = normal(rng, 6, dims)
     for kernel, nu in ((Matern12, 0.5), (Matern32, 1.5), (Matern52, 2.5)):
-        omega = kernel.frequencies(20_000, dims, rng)
+        omega = kernel(dims).frequencies(20_000, rng)
         expected = torch.tensor([matern(nu, float(row.norm())) for row in x]).double()
         assert_mean_within(torch.cos(x @ omega).T, expected)
 

@@ -1,0 +1,181 @@
+"""Complete tables: all of inference from eigenvectors of the covariances of rows and columns."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from surrogate.kernels.table import TableKernel
+from surrogate.models.exact import ExactGP
+from surrogate.models.noise import Homoskedastic, NoisePerTask
+from surrogate.models.table import Table
+from surrogate.solvers.auto import Auto, Choice
+from surrogate.solvers.cholesky import Cholesky
+
+_EIGEN_TO = 3000  # most rows or columns that eigenvectors are looked for of
+
+
+def complete_table(model: ExactGP, X: Tensor, noise: Tensor) -> Table | None:
+    """The table that X fills, if both of its factors can be diagonalised.
+
+    That takes one term, no entry missing, and a noise that is learnt and depends on the column at
+    most; and a solver that was left to choose.
+    """
+    kernel = model.kernel
+    if not isinstance(kernel, TableKernel) or len(kernel.terms) > 1:
+        return None
+    by_column = isinstance(model.noise_model, NoisePerTask) and kernel.dims == kernel.split + 1
+    if by_column and model.noise_model.column not in (-1, kernel.split):
+        return None
+    if not (by_column or isinstance(model.noise_model, Homoskedastic)):
+        return None
+    if not isinstance(model.solver, Auto) or not bool(noise.isnan().all()):
+        return None
+    table = Table.of(kernel, X)
+    if table is None or not table.is_complete:
+        return None
+    return table if max(len(table.X), len(table.S)) <= _EIGEN_TO else None
+
+
+def structured(
+    model: ExactGP, X: Tensor, noise: Tensor, choice: Choice
+) -> tuple[Choice, Table | None]:
+    """What is done for these data: what their structure allows, else the choice made by size."""
+    table = complete_table(model, X, noise)
+    if table is None:
+        return choice, None
+    reason = f"a complete table of {len(table.X)} × {len(table.S)}"
+    return Choice(Cholesky(), reason, "eigenvectors"), table
+
+
+@dataclass(frozen=True)
+class KroneckerFactor:
+    """K ⊗ C + I ⊗ D by eigenvectors of K and of D^(-1/2) C D^(-1/2).
+
+    With VΛVᵀ and UMUᵀ the two of them, K̂ = (V ⊗ D^(1/2)U)(Λ ⊗ M + I)(V ⊗ D^(1/2)U)ᵀ: n³ + T³
+    operations instead of n³T³.
+
+    Source: Stegle et al. (2011), Efficient inference in matrix-variate Gaussian models with iid
+    observation noise.
+
+    Attributes:
+        table: Where the observations stand; no entry missing.
+        V: Shape (n, n).
+        values: Λ, shape (n,).
+        W: D^(-1/2)U, shape (T, T).
+        column_values: M, shape (T,).
+        D: Noise variance of each column, shape (T,).
+        jitter: 0: eigenvalues below zero are rounding, and count as zero.
+    """
+
+    table: Table
+    V: Tensor
+    values: Tensor
+    W: Tensor
+    column_values: Tensor
+    D: Tensor
+    jitter: float = 0.0
+
+    @staticmethod
+    def of(table: Table, K: Tensor, C: Tensor, D: Tensor) -> KroneckerFactor:
+        """Diagonalise K (n, n) and C (T, T), with noise variances D (T,)."""
+        values, V = torch.linalg.eigh(K)
+        root = D.rsqrt()
+        column_values, U = torch.linalg.eigh(root.unsqueeze(1) * C * root)
+        low = torch.zeros((), dtype=K.dtype)
+        return KroneckerFactor(
+            table, V, values.maximum(low), root.unsqueeze(1) * U, column_values.maximum(low), D
+        )
+
+    @property
+    def spectrum(self) -> Tensor:
+        """Λ ⊗ M + I, shape (n, T)."""
+        return torch.addr(torch.ones(1, dtype=self.V.dtype), self.values, self.column_values)
+
+    def logdet(self) -> Tensor:
+        """log|K̂|, shape ()."""
+        return self.spectrum.log().sum() + len(self.V) * self.D.log().sum()
+
+    def whiten(self, B: Tensor) -> Tensor:
+        """Return F⁻¹B for B (N, t) and an F with F Fᵀ = K̂."""
+        tables = self._tables(B)  # (t, n, T)
+        white = self.V.mT @ tables @ self.W / self.spectrum.sqrt()
+        return white.reshape(B.shape[1], len(B)).mT
+
+    def unwhiten(self, B: Tensor) -> Tensor:
+        """Return F⁻ᵀB for B (N, t)."""
+        white = B.mT.reshape(B.shape[1], *self.spectrum.shape) / self.spectrum.sqrt()
+        return self._entries(self.V @ white @ self.W.mT)
+
+    def solve(self, B: Tensor) -> Tensor:
+        """Return K̂⁻¹B for B (N, t)."""
+        return self.unwhiten(self.whiten(B))
+
+    def _tables(self, B: Tensor) -> Tensor:
+        n, T = self.spectrum.shape
+        place = self.table.row * T + self.table.column
+        out = torch.zeros(B.shape[1], n * T, dtype=B.dtype).index_copy(1, place, B.mT)
+        return out.view(B.shape[1], n, T)
+
+    def _entries(self, tables: Tensor) -> Tensor:
+        n, T = self.spectrum.shape
+        return tables.reshape(len(tables), n * T)[:, self.table.row * T + self.table.column].mT
+
+
+def kronecker_factor(model: ExactGP, table: Table) -> KroneckerFactor:
+    """K̂ of a model whose data fill a table."""
+    assert isinstance(model.kernel, TableKernel)
+    ((k, c),) = model.kernel.terms
+    with torch.no_grad():
+        K = k.linearise(table.X, table.X).K
+        C = c.linearise(table.S, table.S).K
+        return KroneckerFactor.of(table, K, C, _column_noise(model, table))
+
+
+def _column_noise(model: ExactGP, table: Table) -> Tensor:
+    rows = torch.cat([table.X[:1].expand(len(table.S), -1), table.S], 1)
+    return model.noise_model(rows).detach()
+
+
+@torch.no_grad()
+def table_likelihood_and_gradient(
+    model: ExactGP, table: Table, X: Tensor, y: Tensor, *, best_mean: bool
+) -> tuple[float, list[Tensor]]:
+    """log p(y) of a complete table and its gradient, in O(n³ + T³).
+
+    With A = K̂⁻¹(y - m) as a table, c_i = Σ_t μ_t / (λ_i μ_t + 1) and e_t = Σ_i λ_i / (λ_i μ_t + 1):
+
+        ∂/∂K = ½ (A C Aᵀ - V diag(c) Vᵀ),    ∂/∂C = ½ (Aᵀ K A - W diag(e) Wᵀ)
+
+    Args:
+        model: Of a `TableKernel` with one term.
+        X, y: Checked data, shapes (N, d + 1) and (N,).
+        best_mean: First set the model's m to its most likely value.
+
+    Returns:
+        The value; the gradients in `searched_parameters()` and m, in this order.
+    """
+    assert isinstance(model.kernel, TableKernel)
+    ((k, c),) = model.kernel.terms
+    by_rows, by_columns = k.linearise(table.X, table.X), c.linearise(table.S, table.S)
+    K, C = by_rows.K, by_columns.K
+    factor = KroneckerFactor.of(table, K, C, _column_noise(model, table))
+    white = factor.whiten(torch.stack([y, torch.ones_like(y)], 1))
+    if best_mean:
+        model.constant.copy_(white[:, 0] @ white[:, 1] / white[:, 1].square().sum())
+    residual = white[:, :1] - model.constant * white[:, 1:]
+    alpha = factor.unwhiten(residual)
+    value = -0.5 * float(residual.square().sum() + factor.logdet())
+    value -= 0.5 * len(y) * math.log(2 * math.pi)
+    A, V, W = factor._tables(alpha)[0], factor.V, factor.W
+    inverse = 1 / factor.spectrum  # (n, T)
+    by_K = 0.5 * (A @ C @ A.mT - (V * (inverse @ factor.column_values)) @ V.mT)
+    by_C = 0.5 * (A.mT @ K @ A - (W * (factor.values @ inverse)) @ W.mT)
+    precisions = V.square() @ inverse @ W.mT.square()  # diagonal of K̂⁻¹, (n, T)
+    by_variance = (0.5 * (A.square() - precisions))[table.row, table.column]
+    by_noise = model.noise_model.pullback(X, by_variance)
+    gradients = [*by_rows.parameters(by_K), *by_columns.parameters(by_C), *by_noise]
+    return value, [*gradients, alpha.sum()]
