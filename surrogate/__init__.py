@@ -42,6 +42,7 @@ from surrogate.kernels import (
     Sum,
     TableKernel,
     Warped,
+    WithGradients,
     positive_parameter,
 )
 from surrogate.models import (
@@ -49,6 +50,8 @@ from surrogate.models import (
     Comparison,
     ExactGP,
     FitReport,
+    GradientGP,
+    GradientPosterior,
     Heteroskedastic,
     Homoskedastic,
     LogNormal,
@@ -87,6 +90,9 @@ from surrogate.solvers import (
 from surrogate.threads import one_thread
 
 __all__ = [
+    "GradientPosterior",
+    "GradientGP",
+    "WithGradients",
     "Heteroskedastic",
     "compare",
     "Comparison",

@@ -6,6 +6,7 @@ from surrogate.kernels.combine import Columns, Product, Scaled, Sum
 from surrogate.kernels.compact import PiecewisePolynomial
 from surrogate.kernels.conditional import Conditional
 from surrogate.kernels.discrete import Hamming, Ordinal
+from surrogate.kernels.gradients import WithGradients
 from surrogate.kernels.mixtures import RationalQuadratic, SpectralMixture
 from surrogate.kernels.nonstationary import Linear, Polynomial
 from surrogate.kernels.periodic import Periodic
@@ -15,6 +16,7 @@ from surrogate.kernels.tasks import Coregionalization
 from surrogate.kernels.warp import FeatureMap, Warped
 
 __all__ = [
+    "WithGradients",
     "RBF",
     "Additive",
     "Columns",

@@ -3,6 +3,7 @@
 from surrogate.models.compare import Compared, Comparison, compare
 from surrogate.models.exact import ExactGP
 from surrogate.models.fit import FitReport, UnscaledData, fit
+from surrogate.models.gradients import GradientGP, GradientPosterior
 from surrogate.models.metrics import coverage, nlpd, rmse
 from surrogate.models.multi_output import MultiOutputGP, MultiOutputPosterior
 from surrogate.models.noise import Heteroskedastic, Homoskedastic, Noise, NoisePerTask
@@ -11,6 +12,8 @@ from surrogate.models.posterior import Posterior, PosteriorInfo
 from surrogate.models.priors import LogNormal, Normal, Prior, PriorSet, prior_set
 
 __all__ = [
+    "GradientGP",
+    "GradientPosterior",
     "Compared",
     "Comparison",
     "compare",
