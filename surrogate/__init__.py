@@ -46,14 +46,19 @@ from surrogate.kernels import (
     positive_parameter,
 )
 from surrogate.models import (
+    CoarseGrid,
     Compared,
     Comparison,
     ExactGP,
     FitReport,
     GradientGP,
     GradientPosterior,
+    GridGP,
+    GridPosterior,
     Heteroskedastic,
     Homoskedastic,
+    InducingGP,
+    InducingPosterior,
     LogNormal,
     MultiOutputGP,
     MultiOutputPosterior,
@@ -73,7 +78,7 @@ from surrogate.models import (
     prior_set,
     rmse,
 )
-from surrogate.operators import Dense, Diagonal, KernelOperator, LinearOperator
+from surrogate.operators import CovarianceOperator, Dense, Diagonal, KernelOperator, LinearOperator
 from surrogate.solvers import (
     BBMM,
     Auto,
@@ -90,7 +95,10 @@ from surrogate.solvers import (
 from surrogate.threads import one_thread
 
 __all__ = [
+    "CovarianceOperator",
     "GradientPosterior",
+    "GridGP",
+    "GridPosterior",
     "GradientGP",
     "WithGradients",
     "Heteroskedastic",
@@ -110,6 +118,7 @@ __all__ = [
     "Auto",
     "Cholesky",
     "CholeskyFactor",
+    "CoarseGrid",
     "Conditional",
     "Coregionalization",
     "Dense",
@@ -119,6 +128,8 @@ __all__ = [
     "FeatureMap",
     "FitReport",
     "Hamming",
+    "InducingGP",
+    "InducingPosterior",
     "Kernel",
     "KernelOperator",
     "Linear",

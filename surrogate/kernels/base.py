@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from surrogate.operators.base import CovarianceOperator
 from surrogate.workspace import Workspace
 
 Features = Callable[[Tensor], Tensor]
@@ -197,6 +198,17 @@ class Kernel(nn.Module, ABC):
         """
         with torch.no_grad():
             return out.copy_(self(X1, X2))
+
+    def operator(self, X: Tensor, workspace: Workspace | None = None) -> CovarianceOperator | None:
+        """Products with k(X, X) that take less than its entries; None where there are none.
+
+        What makes a new model of a new kernel: fits and posteriors by products then use them.
+
+        Args:
+            X: Shape (n, d).
+            workspace: Scratch memory. The result is then valid until its next use.
+        """
+        return None
 
     def pullback(self, X1: Tensor, X2: Tensor, G: Tensor) -> tuple[Tensor, ...]:
         """Gradients in `self.parameters()` of a loss with ∂loss/∂k(X1, X2) = G, shape (n, m)."""

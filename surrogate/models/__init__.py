@@ -4,6 +4,9 @@ from surrogate.models.compare import Compared, Comparison, compare
 from surrogate.models.exact import ExactGP
 from surrogate.models.fit import FitReport, UnscaledData, fit
 from surrogate.models.gradients import GradientGP, GradientPosterior
+from surrogate.models.grid import CoarseGrid, GridGP, GridPosterior
+from surrogate.models.inducing import InducingGP
+from surrogate.models.inducing_posterior import InducingPosterior
 from surrogate.models.metrics import coverage, nlpd, rmse
 from surrogate.models.multi_output import MultiOutputGP, MultiOutputPosterior
 from surrogate.models.noise import Heteroskedastic, Homoskedastic, Noise, NoisePerTask
@@ -14,6 +17,9 @@ from surrogate.models.priors import LogNormal, Normal, Prior, PriorSet, prior_se
 __all__ = [
     "GradientGP",
     "GradientPosterior",
+    "GridGP",
+    "GridPosterior",
+    "CoarseGrid",
     "Compared",
     "Comparison",
     "compare",
@@ -21,6 +27,8 @@ __all__ = [
     "ExactGP",
     "FitReport",
     "Homoskedastic",
+    "InducingGP",
+    "InducingPosterior",
     "LogNormal",
     "MultiOutputGP",
     "MultiOutputPosterior",

@@ -8,10 +8,8 @@ import torch
 from torch import Tensor
 
 from surrogate.kernels.base import Kernel
-from surrogate.kernels.table import TableKernel
-from surrogate.models.table import Table
+from surrogate.operators.base import CovarianceOperator
 from surrogate.operators.kernel import KernelOperator, Storage, fitting_storage
-from surrogate.operators.table import TableKernelOperator
 from surrogate.solvers.bbmm import BBMM
 from surrogate.workspace import Workspace
 
@@ -50,15 +48,15 @@ def kernel_operator(
     noise: Tensor,
     options: BBMM,
     workspace: Workspace | None = None,
-) -> KernelOperator | TableKernelOperator:
-    """K = k(X, X) without noise, stored as suits noise variances (n,) and options.
+) -> CovarianceOperator:
+    """K = k(X, X) without noise: the kernel's own operator, if it has one for these inputs.
 
-    Where the inputs fill enough of a table it is its factors that are multiplied with.
+    Else its entries, stored as suits noise variances (n,) and options.
     """
-    table = Table.of(kernel, X)
-    if table is not None and table.pays:
-        assert isinstance(kernel, TableKernel)
-        return table.operator(kernel, workspace)
+    with torch.no_grad():
+        own = kernel.operator(X, workspace)
+    if own is not None:
+        return own
     storage = storage_for(kernel, X, noise, options)
     return KernelOperator(kernel, X, storage=storage, workspace=workspace)
 

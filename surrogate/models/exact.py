@@ -17,8 +17,6 @@ from surrogate.kernels.combine import Columns
 from surrogate.models.covariance import helped, kernel_operator
 from surrogate.models.noise import Homoskedastic, Noise
 from surrogate.models.priors import DIMENSION_SCALED, LogPriors, Prior, PriorSet, prior_set
-from surrogate.operators.kernel import KernelOperator
-from surrogate.operators.table import TableKernelOperator
 from surrogate.solvers.auto import Auto, Choice, Solver, for_fit, for_prediction
 from surrogate.solvers.bbmm import BBMM
 from surrogate.solvers.cholesky import Cholesky
@@ -26,11 +24,12 @@ from surrogate.solvers.inv_quad_logdet import Estimate, Probes, certain, inv_qua
 from surrogate.workspace import Workspace
 
 if TYPE_CHECKING:
+    from surrogate.kernels.table import Table
     from surrogate.models.fit import FitReport
     from surrogate.models.posterior import Posterior
-    from surrogate.models.table import Table
 
 _CHOLESKY = Cholesky()
+_LENGTHS = ("lengthscale", "support", "periodic_lengthscale")  # roles
 _Module = TypeVar("_Module", bound=nn.Module)
 
 
@@ -54,6 +53,8 @@ class ExactGP(nn.Module):
     """
 
     report: FitReport | None = None
+    is_guarded: bool = False
+    """Whether `prepared` looks out for a bad basin itself, so that one start is enough."""
 
     def __init__(
         self,
@@ -113,7 +114,7 @@ class ExactGP(nn.Module):
         roles = self.kernel.roles_of_parameters()
         flat: list[bool] = []
         for parameter, (role, _) in zip(self.kernel.parameters(), roles, strict=True):
-            flat += [role == "lengthscale"] * parameter.numel()
+            flat += [role in _LENGTHS] * parameter.numel()
         return flat + [False] * sum(p.numel() for p in self.noise_model.parameters())
 
     def log_priors(self) -> LogPriors:
@@ -121,11 +122,16 @@ class ExactGP(nn.Module):
 
         Frozen ones included.
         """
+        return LogPriors.of(self.priors_of_parameters())
+
+    def priors_of_parameters(self) -> list[Prior]:
+        """One for each entry of that vector."""
         flat: list[Prior] = []
+        parameters = [*self.kernel.parameters(), *self.noise_model.parameters()]
         roles = [*self.kernel.roles_of_parameters(), *self.noise_model.roles_of_parameters()]
-        for parameter, (role, dims) in zip(self.searched_parameters(), roles, strict=True):
+        for parameter, (role, dims) in zip(parameters, roles, strict=True):
             flat += [self.priors.prior(role, dims)] * parameter.numel()
-        return LogPriors.of(flat)
+        return flat
 
     def searched_parameters(self) -> list[nn.Parameter]:
         """Parameters of the kernel and of the noise, in the order of `log_priors`."""
@@ -155,6 +161,10 @@ class ExactGP(nn.Module):
         """
         return self.log_density(*self.as_data(X, y, noise))
 
+    def prepared(self, X: Tensor, y: Tensor, noise: Tensor, *, restart: bool) -> Self:
+        """What `fit` begins with, given checked data: this model, or one made from it for them."""
+        return self
+
     def choice_for_fit(self, X: Tensor, noise: Tensor) -> Choice:
         """What `fit` works with, given checked data."""
         from surrogate.models.kronecker import structured
@@ -175,24 +185,19 @@ class ExactGP(nn.Module):
             A function that returns log p(y), its gradients in `searched_parameters()` and m, in
             this order, and the jitter that was needed.
         """
-        from surrogate.models.kronecker import complete_table, table_likelihood_and_gradient
+        from surrogate.models.kronecker import TableEvaluator, complete_table
 
         table = complete_table(self, X, noise)
         if table is not None:
-            return lambda: (
-                *table_likelihood_and_gradient(self, table, X, y, best_mean=best_mean),
-                0.0,
-            )
+            return TableEvaluator(self, table, X, y, best_mean=best_mean)
         workspace = Workspace()
         return lambda: log_marginal_likelihood_and_gradient(
             self, X, y, noise, workspace, solver=solver, best_mean=best_mean
         )
 
-    def product_operator(
-        self, X: Tensor, noise: Tensor, options: BBMM, workspace: Workspace
-    ) -> KernelOperator | TableKernelOperator:
-        """K = k(X, X) for a fit by products, given noise variances (n,)."""
-        return kernel_operator(self.kernel, X, noise, options, workspace)
+    def bracketed(self, value: float, X: Tensor, y: Tensor, noise: Tensor) -> Estimate:
+        """log p(y) of checked data, given what `evaluator` found where the model stands."""
+        return certain(value)
 
     def as_data(
         self, X: Tensor, y: Tensor, noise: Tensor | None = None
@@ -221,9 +226,9 @@ class ExactGP(nn.Module):
         return certain(-0.5 * (quadratic + factor.logdet() + len(X) * math.log(2 * math.pi)))
 
     def _by_eigenvectors(self, table: Table, X: Tensor, y: Tensor) -> Estimate:
-        from surrogate.models.kronecker import table_likelihood_and_gradient
+        from surrogate.models.kronecker import TableEvaluator
 
-        found, gradients = table_likelihood_and_gradient(self, table, X, y, best_mean=False)
+        found, gradients, _ = TableEvaluator(self, table, X, y, best_mean=False)()
         value = torch.as_tensor(found, dtype=torch.float64)
         if torch.is_grad_enabled():
             for p, g in zip([*self.searched_parameters(), self.constant], gradients, strict=True):

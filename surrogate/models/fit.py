@@ -53,7 +53,7 @@ class FitReport:
             about their posterior covariance, and what a later warm start begins with. None if not
             a step was taken.
         n: Observations fitted to.
-        solver: "cholesky", "bbmm" or, for a complete table, "eigenvectors".
+        solver: "cholesky", "bbmm", "inducing points" or, for a complete table, "eigenvectors".
         reason: Why that solver.
         evaluations: Likelihood evaluations with all the observations, over all starts.
         products: Products of K with a block of vectors on the way; 0 by Cholesky.
@@ -131,6 +131,7 @@ def fit(
     X, y, noise = model.as_data(X, y, noise)
     _warn_of_scales(model, X, y)
     began, n = time.perf_counter(), len(X)
+    model = model.prepared(X, y, noise, restart=restart)
     last = model.report
     model = model.clone()
     choice = model.choice_for_fit(X, noise)
@@ -139,7 +140,7 @@ def fit(
         found = _nothing(parameters)
     else:
         warm = _Warm.of(last, len(parameters.low))
-        limits = _Limits(restart, max_evaluations, tolerance)
+        limits = _Limits(restart and not model.is_guarded, max_evaluations, tolerance)
         with _threads(n):
             if isinstance(choice.solver, Cholesky):
                 found = _exactly(parameters, (X, y, noise), choice.solver, warm, limits)
@@ -252,7 +253,8 @@ def _exactly(
     best = min(runs, key=lambda run: run.value)
     if not parameters.at(best.x):
         objective(best.x)  # for its mean
-    likelihood = certain(-best.value - parameters.log_prior())
+    value = -best.value - parameters.log_prior()
+    likelihood = parameters.model.bracketed(value, *data)
     return _Found(best, likelihood, objective.evaluations, len(starts), objective.jitter)
 
 

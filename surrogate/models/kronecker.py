@@ -8,10 +8,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from surrogate.kernels.table import TableKernel
+from surrogate.kernels.base import Kernel, Linearised
+from surrogate.kernels.table import Table, TableKernel
 from surrogate.models.exact import ExactGP
 from surrogate.models.noise import Homoskedastic, NoisePerTask
-from surrogate.models.table import Table
 from surrogate.solvers.auto import Auto, Choice
 from surrogate.solvers.cholesky import Cholesky
 
@@ -80,12 +80,11 @@ class KroneckerFactor:
     jitter: float = 0.0
 
     @staticmethod
-    def of(table: Table, K: Tensor, C: Tensor, D: Tensor) -> KroneckerFactor:
-        """Diagonalise K (n, n) and C (T, T), with noise variances D (T,)."""
-        values, V = torch.linalg.eigh(K)
+    def of(table: Table, values: Tensor, V: Tensor, C: Tensor, D: Tensor) -> KroneckerFactor:
+        """From eigenvalues (n,) and eigenvectors (n, n) of K, C (T, T) and noise D (T,)."""
         root = D.rsqrt()
         column_values, U = torch.linalg.eigh(root.unsqueeze(1) * C * root)
-        low = torch.zeros((), dtype=K.dtype)
+        low = torch.zeros((), dtype=C.dtype)
         return KroneckerFactor(
             table, V, values.maximum(low), root.unsqueeze(1) * U, column_values.maximum(low), D
         )
@@ -101,7 +100,7 @@ class KroneckerFactor:
 
     def whiten(self, B: Tensor) -> Tensor:
         """Return F⁻¹B for B (N, t) and an F with F Fᵀ = K̂."""
-        tables = self._tables(B)  # (t, n, T)
+        tables = self.tables(B)  # (t, n, T)
         white = self.V.mT @ tables @ self.W / self.spectrum.sqrt()
         return white.reshape(B.shape[1], len(B)).mT
 
@@ -114,7 +113,8 @@ class KroneckerFactor:
         """Return K̂⁻¹B for B (N, t)."""
         return self.unwhiten(self.whiten(B))
 
-    def _tables(self, B: Tensor) -> Tensor:
+    def tables(self, B: Tensor) -> Tensor:
+        """The columns of B (N, t) as tables, shape (t, n, T)."""
         n, T = self.spectrum.shape
         place = self.table.row * T + self.table.column
         out = torch.zeros(B.shape[1], n * T, dtype=B.dtype).index_copy(1, place, B.mT)
@@ -132,7 +132,8 @@ def kronecker_factor(model: ExactGP, table: Table) -> KroneckerFactor:
     with torch.no_grad():
         K = k.linearise(table.X, table.X).K
         C = c.linearise(table.S, table.S).K
-        return KroneckerFactor.of(table, K, C, _column_noise(model, table))
+        values, V = torch.linalg.eigh(K)
+        return KroneckerFactor.of(table, values, V, C, _column_noise(model, table))
 
 
 def _column_noise(model: ExactGP, table: Table) -> Tensor:
@@ -140,42 +141,67 @@ def _column_noise(model: ExactGP, table: Table) -> Tensor:
     return model.noise_model(rows).detach()
 
 
-@torch.no_grad()
-def table_likelihood_and_gradient(
-    model: ExactGP, table: Table, X: Tensor, y: Tensor, *, best_mean: bool
-) -> tuple[float, list[Tensor]]:
-    """log p(y) of a complete table and its gradient, in O(n³ + T³).
+class TableEvaluator:
+    """log p(y) of a complete table and its gradient, in O(n³ + T³), where the model stands.
 
     With A = K̂⁻¹(y - m) as a table, c_i = Σ_t μ_t / (λ_i μ_t + 1) and e_t = Σ_i λ_i / (λ_i μ_t + 1):
 
         ∂/∂K = ½ (A C Aᵀ - V diag(c) Vᵀ),    ∂/∂C = ½ (Aᵀ K A - W diag(e) Wᵀ)
 
+    The eigenvectors of K are kept until its parameters change: steps in all others take O(n² T).
+
     Args:
         model: Of a `TableKernel` with one term.
-        X, y: Checked data, shapes (N, d + 1) and (N,).
+        table: What the data fill.
+        X, y: Checked data, shapes (N, d + c) and (N,).
         best_mean: First set the model's m to its most likely value.
 
-    Returns:
-        The value; the gradients in `searched_parameters()` and m, in this order.
+    Attributes:
+        wants_rows: Whether the gradient in the parameters of K is wanted; else it is 0.
     """
-    assert isinstance(model.kernel, TableKernel)
-    ((k, c),) = model.kernel.terms
-    by_rows, by_columns = k.linearise(table.X, table.X), c.linearise(table.S, table.S)
-    K, C = by_rows.K, by_columns.K
-    factor = KroneckerFactor.of(table, K, C, _column_noise(model, table))
-    white = factor.whiten(torch.stack([y, torch.ones_like(y)], 1))
-    if best_mean:
-        model.constant.copy_(white[:, 0] @ white[:, 1] / white[:, 1].square().sum())
-    residual = white[:, :1] - model.constant * white[:, 1:]
-    alpha = factor.unwhiten(residual)
-    value = -0.5 * float(residual.square().sum() + factor.logdet())
-    value -= 0.5 * len(y) * math.log(2 * math.pi)
-    A, V, W = factor._tables(alpha)[0], factor.V, factor.W
-    inverse = 1 / factor.spectrum  # (n, T)
-    by_K = 0.5 * (A @ C @ A.mT - (V * (inverse @ factor.column_values)) @ V.mT)
-    by_C = 0.5 * (A.mT @ K @ A - (W * (factor.values @ inverse)) @ W.mT)
-    precisions = V.square() @ inverse @ W.mT.square()  # diagonal of K̂⁻¹, (n, T)
-    by_variance = (0.5 * (A.square() - precisions))[table.row, table.column]
-    by_noise = model.noise_model.pullback(X, by_variance)
-    gradients = [*by_rows.parameters(by_K), *by_columns.parameters(by_C), *by_noise]
-    return value, [*gradients, alpha.sum()]
+
+    def __init__(
+        self, model: ExactGP, table: Table, X: Tensor, y: Tensor, *, best_mean: bool
+    ) -> None:
+        self._model, self._table, self._X, self._y = model, table, X, y
+        self._best_mean, self.wants_rows = best_mean, True
+        self._rows: tuple[list[Tensor], Linearised, Tensor, Tensor] | None = None
+
+    @torch.no_grad()
+    def __call__(self) -> tuple[float, list[Tensor], float]:
+        """The value; the gradients in `searched_parameters()` and m, in this order; no jitter."""
+        model, table, y = self._model, self._table, self._y
+        assert isinstance(model.kernel, TableKernel)
+        ((k, c),) = model.kernel.terms
+        by_rows, values, V = self._eigenvectors(k)
+        by_columns = c.linearise(table.S, table.S)
+        K, C = by_rows.K, by_columns.K
+        factor = KroneckerFactor.of(table, values, V, C, _column_noise(model, table))
+        white = factor.whiten(torch.stack([y, torch.ones_like(y)], 1))
+        if self._best_mean:
+            model.constant.copy_(white[:, 0] @ white[:, 1] / white[:, 1].square().sum())
+        residual = white[:, :1] - model.constant * white[:, 1:]
+        alpha = factor.unwhiten(residual)
+        value = -0.5 * float(residual.square().sum() + factor.logdet())
+        value -= 0.5 * len(y) * math.log(2 * math.pi)
+        A, W = factor.tables(alpha)[0], factor.W
+        inverse = 1 / factor.spectrum  # (n, T)
+        if self.wants_rows:
+            by_K = 0.5 * (A @ C @ A.mT - (V * (inverse @ factor.column_values)) @ V.mT)
+            gradients = list(by_rows.parameters(by_K))
+        else:
+            gradients = [torch.zeros_like(p) for p in k.parameters()]
+        by_C = 0.5 * (A.mT @ (K @ A) - (W * (factor.values @ inverse)) @ W.mT)
+        precisions = V.square() @ inverse @ W.mT.square()  # diagonal of K̂⁻¹, (n, T)
+        by_variance = (0.5 * (A.square() - precisions))[table.row, table.column]
+        by_noise = model.noise_model.pullback(self._X, by_variance)
+        gradients += [*by_columns.parameters(by_C), *by_noise, alpha.sum()]
+        return value, gradients, 0.0
+
+    def _eigenvectors(self, k: Kernel) -> tuple[Linearised, Tensor, Tensor]:
+        at = [p.detach().clone() for p in k.parameters()]
+        known = self._rows
+        if known is None or not all(map(torch.equal, at, known[0])):
+            linearised = k.linearise(self._table.X, self._table.X)
+            known = self._rows = at, linearised, *torch.linalg.eigh(linearised.K)
+        return known[1:]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, Self
 
 import torch
 from torch import Tensor
@@ -16,6 +16,8 @@ from surrogate.kernels.stationary import Stationary
 from surrogate.kernels.table import TableKernel
 from surrogate.kernels.tasks import Coregionalization
 from surrogate.models.exact import ExactGP
+from surrogate.models.kronecker import complete_table
+from surrogate.models.nested import nested_start
 from surrogate.models.noise import Noise, NoisePerTask
 from surrogate.models.paths import SamplePaths
 from surrogate.models.posterior import Posterior, PosteriorInfo
@@ -171,6 +173,15 @@ class MultiOutputGP(ExactGP):
         there = ~Y.isnan()
         return super().as_data(self.rows(X)[there], Y[there], variances[there])
 
+    def prepared(self, X: Tensor, y: Tensor, noise: Tensor, *, restart: bool) -> Self:
+        """Near the optimum where the data are a complete table."""
+        if complete_table(self, X, noise) is None or len(y) < 2 or not _has_free(self):
+            return self
+        model = self.clone()
+        nested_start(model, X, y, restart=restart)
+        model.is_guarded = True
+        return model
+
     def log_marginal_likelihood(
         self, X: Tensor, y: Tensor, noise: Tensor | None = None
     ) -> Estimate:
@@ -325,6 +336,10 @@ def _independent(word: str, T: int) -> Kernel:
     kernel = Coregionalization(T, factor=torch.zeros(T, 1, dtype=torch.float64))
     kernel.factor.requires_grad_(False)
     return kernel
+
+
+def _has_free(model: MultiOutputGP) -> bool:
+    return any(p.requires_grad for p in model.searched_parameters())
 
 
 def _hold_variance(kernel: Kernel) -> None:

@@ -8,18 +8,16 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from surrogate.models.covariance import helped, storage_for
+from surrogate.models.covariance import helped, kernel_operator, storage_for
 from surrogate.models.exact import ExactGP
+from surrogate.operators.base import CovarianceOperator, Storage
 from surrogate.operators.basic import Diagonal
-from surrogate.operators.kernel import KernelOperator, Storage
-from surrogate.operators.table import TableKernelOperator
 from surrogate.solvers.bbmm import BBMM
 from surrogate.solvers.cholesky import Cholesky, NotPositiveDefinite
 from surrogate.solvers.inv_quad_logdet import Estimate, InvQuadLogdet, Probes, inv_quad_logdet
 from surrogate.solvers.preconditioners import Preconditioner, Structure
 from surrogate.workspace import Workspace
 
-_Operator = KernelOperator | TableKernelOperator
 _LENGTHSCALE_FACTORS = (1.0, 1 / 4, 1 / 16)
 
 # A preconditioner serves until a parameter has changed by this factor, its pivots and clusters
@@ -93,7 +91,7 @@ class ExactObjective:
         self, parameters: Parameters, X: Tensor, y: Tensor, noise: Tensor, solver: Cholesky
     ) -> None:
         self.parameters = parameters
-        self._evaluate = parameters.model.evaluator(
+        self.evaluator = parameters.model.evaluator(
             X, y, noise, solver, best_mean=parameters.best_mean
         )
         self.evaluations, self.jitter = 0, 0.0
@@ -102,7 +100,7 @@ class ExactObjective:
         self.evaluations += 1
         self.parameters.move(free)
         try:
-            value, gradients, jitter = self._evaluate()
+            value, gradients, jitter = self.evaluator()
         except NotPositiveDefinite:
             # Far out in the box; the line search backs away.
             return math.inf, np.zeros(len(free))
@@ -155,7 +153,7 @@ class ProductObjective:
         self._known = free.copy(), gradient
         return estimate, gradient
 
-    def _covariance(self, free: np.ndarray) -> tuple[_Operator, Tensor]:
+    def _covariance(self, free: np.ndarray) -> tuple[CovarianceOperator, Tensor]:
         self.evaluations += 1
         self.parameters.move(free)
         model = self.parameters.model
@@ -166,12 +164,12 @@ class ProductObjective:
         storage = storage_for(model.kernel, self._X, noise, self._options)
         if storage != self._stored:
             self._stored, self._workspace = storage, Workspace()  # the other one would stay
-        K = model.product_operator(self._X, noise, self._options, self._workspace)
+        K = kernel_operator(model.kernel, self._X, noise, self._options, self._workspace)
         self.storage = K.storage
         return K, noise
 
     def _solve(
-        self, K: _Operator, noise: Tensor, free: np.ndarray, *, afresh: bool = False
+        self, K: CovarianceOperator, noise: Tensor, free: np.ndarray, *, afresh: bool = False
     ) -> InvQuadLogdet:
         preconditioner, probes = self._preconditioned(K, noise, free)
         solved = inv_quad_logdet(
@@ -190,7 +188,7 @@ class ProductObjective:
         self.products += solved.info.products
         return solved
 
-    def _gradient(self, K: _Operator, solved: InvQuadLogdet) -> np.ndarray:
+    def _gradient(self, K: CovarianceOperator, solved: InvQuadLogdet) -> np.ndarray:
         A, B = solved.bilinear
         by_variance = (A * B).sum(1) * self._noise.isnan()
         by_noise = self.parameters.model.noise_model.pullback(self._X, by_variance)
@@ -198,7 +196,7 @@ class ProductObjective:
         return -self.parameters.add_prior(gradients)[1]
 
     def _preconditioned(
-        self, K: _Operator, noise: Tensor, free: np.ndarray
+        self, K: CovarianceOperator, noise: Tensor, free: np.ndarray
     ) -> tuple[Preconditioner, Probes]:
         """P and the probes drawn with it, those of earlier parameters while they serve."""
         if self._probes is None or _moved(self._probes[0], free) > _SAME_P:

@@ -34,12 +34,13 @@ class PosteriorInfo:
     """How the linear algebra behind a posterior was done.
 
     Attributes:
-        solver: "cholesky", "bbmm" or, for a complete table, "eigenvectors".
+        solver: "cholesky", "bbmm", "inducing points" or, for a complete table, "eigenvectors".
         reason: Why that one.
         n: Observations conditioned on.
         jitter: What had to be added to the diagonal of K̂ to factor it, in units of y squared.
         weights: How the solve for α went; None where it was exact.
-        rank: Columns of the cached root of K̂⁻¹; n where it is exact, 0 before it was needed.
+        rank: Columns of the cached root of K̂⁻¹; n where it is exact, 0 before it was needed. Or
+            how many inducing points there are.
         storage: Where K is kept for products: "float64", "float32" or "tiles" (nowhere); None
             where it is not.
     """

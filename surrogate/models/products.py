@@ -15,11 +15,10 @@ from surrogate.kernels.base import Kernel
 from surrogate.models.cache import Cache, Explained
 from surrogate.models.covariance import helped, kernel_operator
 from surrogate.models.root import InverseRoot, Projection
-from surrogate.operators.base import LinearOperator
+from surrogate.operators.base import CovarianceOperator, LinearOperator, Storage
 from surrogate.operators.basic import Diagonal
 from surrogate.operators.bordered import Bordered
-from surrogate.operators.kernel import KernelOperator, Storage
-from surrogate.operators.table import TableKernelOperator
+from surrogate.operators.kernel import KernelOperator
 from surrogate.solvers.base import NotConverged, SolveInfo, levels_to_the_caller
 from surrogate.solvers.bbmm import BBMM
 from surrogate.solvers.mbcg import Solution
@@ -58,7 +57,7 @@ class ProductCache(Cache):
         """Where K is kept."""
         if self.border is not None:
             return self.border.inner.storage
-        assert isinstance(self.K, KernelOperator | TableKernelOperator)
+        assert isinstance(self.K, CovarianceOperator)
         return self.K.storage
 
     @cached_property

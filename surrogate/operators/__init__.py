@@ -1,19 +1,24 @@
 """Symmetric matrices that know how to multiply: all that inference by products needs of K."""
 
-from surrogate.operators.base import LinearOperator
+from surrogate.operators.base import CovarianceOperator, LinearOperator
 from surrogate.operators.basic import Dense, Diagonal, ScaledOperator, SumOperator
 from surrogate.operators.kernel import KernelOperator, default_budget
+from surrogate.operators.structured import Interpolated, Kronecker, Toeplitz
 from surrogate.operators.table import TableKernelOperator, TableOperator, Term
 
 __all__ = [
+    "CovarianceOperator",
     "Dense",
     "Diagonal",
+    "Interpolated",
     "KernelOperator",
+    "Kronecker",
     "LinearOperator",
     "ScaledOperator",
     "SumOperator",
     "TableKernelOperator",
     "TableOperator",
     "Term",
+    "Toeplitz",
     "default_budget",
 ]

@@ -6,13 +6,15 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from contextlib import suppress
 from numbers import Integral, Real
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import torch
 from torch import Tensor
 
 if TYPE_CHECKING:
     from surrogate.operators.basic import ScaledOperator, SumOperator
+
+Storage = Literal["auto", "float64", "float32", "tiles"]
 
 # What `check_operator` lets pass: products in float32 are off by about 1e-6 of either.
 _DISAGREEING = 1e-4  # of the largest entry
@@ -91,6 +93,27 @@ class LinearOperator(ABC):
         if not isinstance(scale, Real | Tensor):
             return NotImplemented
         return ScaledOperator(scale, self)
+
+
+class CovarianceOperator(LinearOperator):
+    """k(X, X) for a kernel, whose parameters a fit asks for gradients.
+
+    Attributes:
+        storage: Where K is kept: "float64", "float32" or "tiles", which is nowhere.
+    """
+
+    storage: Storage = "tiles"
+
+    @abstractmethod
+    def pullback(self, A: Tensor, B: Tensor) -> tuple[Tensor, ...]:
+        """Gradients of Σ_k a_kᵀ K b_k in the parameters of the kernel.
+
+        Args:
+            A, B: Shape (n, k), one vector per column.
+
+        Returns:
+            One tensor per entry of `kernel.parameters()`, in that order.
+        """
 
 
 def check_columns(name: str, V: Tensor, n: int) -> None:

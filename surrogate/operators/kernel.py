@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator
-from typing import Literal, Protocol, get_args
+from typing import Protocol, get_args
 
 import torch
 from torch import Tensor
 
 from surrogate.checks import as_matrix
-from surrogate.operators.base import LinearOperator, check_columns
+from surrogate.operators.base import CovarianceOperator, LinearOperator, Storage, check_columns
 from surrogate.workspace import Workspace
 
 # Computed at once: tiles of this size stay in cache through the passes that make them.
@@ -48,8 +48,6 @@ class KernelLike(Protocol):
 Piece = tuple[int, int, Tensor]
 """K[i:i+h, j:j+w], of which h rows start on the diagonal (i = j) or end before it (i + h ≤ j)."""
 
-Storage = Literal["auto", "float64", "float32", "tiles"]
-
 
 def default_budget() -> int:
     """A third of the memory of this machine, or of the container it runs in, in bytes."""
@@ -65,7 +63,7 @@ def default_budget() -> int:
     return total // 3
 
 
-class KernelOperator(LinearOperator):
+class KernelOperator(CovarianceOperator):
     """K = k(X, X), without gradients.
 
     Stored, only the upper triangle is: 4n² bytes in float64, 2n² in float32, each entry used for

@@ -9,8 +9,8 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from surrogate.operators.base import LinearOperator, check_columns
-from surrogate.operators.kernel import KernelLike, KernelOperator, Storage
+from surrogate.operators.base import CovarianceOperator, LinearOperator, check_columns
+from surrogate.operators.kernel import KernelLike, KernelOperator
 from surrogate.workspace import Workspace
 
 
@@ -139,7 +139,7 @@ def _columns(tables: Tensor) -> Tensor:
     return tables.transpose(1, 2).reshape(t * T, n).mT
 
 
-class TableKernelOperator(TableOperator):
+class TableKernelOperator(TableOperator, CovarianceOperator):
     """`TableOperator` of kernels: Σ_q k_q(X, X) ⊗ c_q(S, S) at some entries.
 
     Args:
@@ -150,7 +150,7 @@ class TableKernelOperator(TableOperator):
         workspace: Where storage comes from; this operator is then valid until its next use.
     """
 
-    storage: Storage = "float64"
+    storage = "float64"
 
     def __init__(
         self,

@@ -14,6 +14,7 @@ from surrogate import (
     Cholesky,
     ExactGP,
     Heteroskedastic,
+    InducingGP,
     Matern12,
     Matern52,
     MultiOutputGP,
@@ -68,6 +69,16 @@ def test_models_of_several_outputs_are_compared_on_the_values_that_are_there(rng
     table = compare(models, X, Y)
     assert [row.name for row in table] == ["together", "apart"]
     assert all(row.model.report.n == 40 for row in table)
+
+
+def test_models_without_leave_one_out_leave_out_a_tenth_at_a_time(rng):
+    X = uniform(rng, 120, 1)
+    y = torch.sin(6 * X[:, 0]) + 0.1 * normal(rng, 120)
+    models = {"all rows": ExactGP(Matern52(1)), "fifteen points": InducingGP(Matern52(1), 15)}
+    rows = {row.name: row for row in compare(models, X, y)}
+    exact, sparse = rows["all rows"], rows["fifteen points"]
+    assert sparse.nlpd == pytest.approx(exact.nlpd, abs=0.02) and sparse.nlpd != exact.nlpd
+    assert sparse.rank_correlation == pytest.approx(exact.rank_correlation, abs=0.01)
 
 
 def test_ranks_share_ties(rng):

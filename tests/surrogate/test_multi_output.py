@@ -219,6 +219,38 @@ def test_a_fit_finds_which_outputs_go_together_and_how_noisy_each_is(rng):
         assert noise[1] > 5 * noise[0] and noise[1] > 5 * noise[2]
 
 
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_a_fit_of_a_complete_table_takes_few_decompositions_of_the_rows(seed, monkeypatch):
+    rng = torch.Generator().manual_seed(seed)
+    X = uniform(rng, 40, 2)
+    Y = torch.sin(4 * X) @ normal(rng, 2, 5) + 0.1 * normal(rng, 40, 5)
+    Y = (Y - Y.mean(0)) / Y.std(0)
+    exact = fit(MultiOutputGP(Matern52(2), 5, solver=Cholesky()), X, Y)
+    sizes = []
+    eigh = torch.linalg.eigh
+    monkeypatch.setattr("torch.linalg.eigh", lambda A: (sizes.append(len(A)), eigh(A))[1])
+    ours = fit(MultiOutputGP(Matern52(2), 5), X, Y)
+    assert sizes.count(40) <= 40 < sizes.count(5)
+    assert ours.report.solver == "eigenvectors"
+    assert ours.report.value > exact.report.value - 0.05
+
+
+def test_a_frozen_model_of_several_outputs_is_refused_and_a_partly_frozen_one_is_fitted(rng):
+    X, Y = data(rng)
+    model = icm()
+    before = model.kernel.terms[0][0].lengthscale.detach().clone()
+    model.kernel.terms[0][0].requires_grad_(False)
+    fitted = fit(model, X, Y)
+    assert torch.equal(fitted.kernel.terms[0][0].lengthscale, before)
+    assert fitted.report.value > float(model.log_marginal_likelihood(X, Y).value.detach()) - 30
+    only = icm()
+    only.requires_grad_(False)
+    only.kernel.terms[0][0].requires_grad_(True)
+    assert not torch.equal(fit(only, X, Y).kernel.terms[0][0].lengthscale, before)
+    with pytest.raises(ValueError, match="all parameters of the model are frozen"):
+        fit(icm().requires_grad_(False), X, Y)
+
+
 def test_an_output_that_is_seldom_seen_is_learnt_from_its_kin(rng):
     X = uniform(rng, 40, 1)
     f = torch.sin(6 * X[:, 0])

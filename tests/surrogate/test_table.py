@@ -9,10 +9,10 @@ from torch import Tensor
 
 from surrogate import BBMM, RBF, Auto, Cholesky, ExactGP, Hamming, Matern52, fit
 from surrogate.kernels import TableKernel
-from surrogate.models.kronecker import KroneckerFactor, complete_table
+from surrogate.kernels.table import Table
+from surrogate.models.kronecker import KroneckerFactor, TableEvaluator, complete_table
 from surrogate.models.noise import NoisePerTask
 from surrogate.models.objective import ExactObjective, Parameters
-from surrogate.models.table import Table
 from surrogate.operators import Dense, TableKernelOperator, TableOperator, Term
 
 ROWS, COLUMNS = 7, 4
@@ -178,6 +178,30 @@ def test_the_objective_of_a_complete_table_is_that_of_all_entries(noise, rng):
     torch.testing.assert_close(*(torch.from_numpy(g) for _, g in found), rtol=1e-7, atol=1e-7)
 
 
+def test_eigenvectors_of_the_rows_are_kept_while_their_parameters_stay(rng, monkeypatch):
+    X, y = table(rng)
+    model = models(NOISES["one noise"])[0]
+    found = complete_table(model, X, torch.full((len(y),), torch.nan))
+    evaluator = TableEvaluator(model, found, X, y, best_mean=True)
+    evaluator()
+    sizes, eigh = [], torch.linalg.eigh
+    monkeypatch.setattr("torch.linalg.eigh", lambda A: (sizes.append(len(A)), eigh(A))[1])
+    k, c = model.kernel.terms[0]
+    for part in (c, model.noise_model, k):
+        for p in part.parameters():
+            p.data += 0.3
+        kept = evaluator()
+        fresh = TableEvaluator(model, found, X, y, best_mean=True)()
+        assert kept[0] == fresh[0]
+        assert all(map(torch.equal, kept[1], fresh[1]))
+    assert sizes.count(ROWS) == 3 + 1
+    evaluator.wants_rows = False
+    value, gradients, _ = evaluator()
+    count = len(list(k.parameters()))
+    assert value == kept[0] and not any(g.any() for g in gradients[:count])
+    assert all(map(torch.equal, gradients[count:], kept[1][count:]))
+
+
 @EVERY_NOISE
 def test_the_posterior_of_a_complete_table_is_that_of_all_entries(noise, rng):
     X, y = table(rng)
@@ -236,7 +260,7 @@ def test_the_factor_of_a_table_whitens_and_solves(rng):
     found = Table.of(kernel, X)
     (k, c), D = kernel.terms[0], torch.tensor([0.1, 0.2, 0.3, 0.4]).double()
     factor = KroneckerFactor.of(
-        found, k(found.X, found.X).detach(), c(found.S, found.S).detach(), D
+        found, *torch.linalg.eigh(k(found.X, found.X).detach()), c(found.S, found.S).detach(), D
     )
     Khat = kernel(X, X).detach() + D[found.column].diag()
     F = torch.linalg.inv(factor.whiten(torch.eye(len(X)).double()))
@@ -256,7 +280,7 @@ def test_a_table_with_missing_entries_is_inferred_by_products_of_its_factors(
     make, rng, monkeypatch
 ):
     X, y = table(rng, 6)
-    monkeypatch.setattr("surrogate.models.table._PAYS", 10.0)
+    monkeypatch.setattr("surrogate.kernels.table._PAYS", 10.0)
     sizes = []
     multiply = TableOperator.matmul
     monkeypatch.setattr(
@@ -283,7 +307,7 @@ def test_a_fit_of_an_incomplete_table_is_that_by_products_with_the_whole_matrix(
     X, y = X[kept], y[kept]
     reports = []
     for pays in (0.0, 10.0):
-        monkeypatch.setattr("surrogate.models.table._PAYS", pays)
+        monkeypatch.setattr("surrogate.kernels.table._PAYS", pays)
         reports.append(fit(ExactGP(one(), priors="flat-1", solver=BBMM()), X, y).report)
     assert reports[1].value == pytest.approx(reports[0].value, abs=1e-4)
     assert reports[1].products == reports[0].products > 0
