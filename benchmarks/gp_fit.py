@@ -50,13 +50,19 @@ def is_ours(library: str) -> bool:
     return library.split("-")[0] == "ours"
 
 
-def work(task: dict, python: str, options: argparse.Namespace, limit: float | None) -> dict:
-    """Run gp_fit_worker.py on a task; what it answered, with an "error" if it did not finish.
+def work(
+    task: dict,
+    python: str,
+    options: argparse.Namespace,
+    limit: float | None,
+    worker: str = "gp_fit_worker.py",
+) -> dict:
+    """Run a worker on a task; what it answered, with an "error" if it did not finish.
 
     This process must stay small: on Linux a child's peak memory begins with that of its parent.
     """
     environment = os.environ | dict.fromkeys(_THREADS, str(options.threads))
-    command = [python, str(HERE / "gp_fit_worker.py"), json.dumps(task)]
+    command = [python, str(HERE / worker), json.dumps(task)]
     log_file = options.log.open("a") if options.log else nullcontext(subprocess.DEVNULL)
     with log_file as log, tempfile.TemporaryFile("w+") as answers:
         child = subprocess.Popen(command, stdout=answers, stderr=log, env=environment)

@@ -258,6 +258,9 @@ def test_the_code_of_the_readme_runs(tmp_path):
 EXAMPLES = {
     "acquisition_surface.py": "--trials 12",
     "bbmm_vs_cholesky.py": "--sizes 100 200 --cholesky-to 100",
+    "large_data.py": "--sizes 200",
+    "learning_curves.py": "--settings 10 --complete 5 --epochs 10",
+    "multi_output.py": "--times 4 --rare 4",
     "quickstart.py": "--trials 12",
     "tune_svm_digits.py": "--trials 12",
     "your_own_operator.py": "--points 2000",
