@@ -242,12 +242,18 @@ def serve(pipe: connection.Connection, payload: bytes) -> None:
     if hasattr(signal, "pthread_sigmask"):
         signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT])
     threading.Thread(target=_end_with_parent, daemon=True).start()
+    loaded, failure = None, None
     try:
-        objective, catch = pickle.loads(payload)
+        loaded = pickle.loads(payload)
     except BaseException as error:
-        pipe.send(Evaluation(failure=describe(error)))
+        failure = Evaluation(failure=describe(error))
+    try:
+        pipe.send(failure)
+    except OSError:
+        return  # the run was interrupted while this worker started
+    if loaded is None:
         return
-    pipe.send(None)
+    objective, catch = loaded
     while True:
         try:
             message = pipe.recv_bytes()

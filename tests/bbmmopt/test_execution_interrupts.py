@@ -5,6 +5,7 @@ Nothing depends on how fast anything is: files and signals force the order.
 
 import multiprocessing
 import os
+import pickle
 import signal
 import subprocess
 import sys
@@ -32,7 +33,7 @@ from objectives import (
 
 from bbmmopt import Optimizer, TrialState
 from bbmmopt.execution import owners as owners_module
-from bbmmopt.execution import run
+from bbmmopt.execution import processes, run
 from bbmmopt.execution.owners import is_gone, own_name
 from bbmmopt.storage import MemoryStorage
 
@@ -407,3 +408,17 @@ def test_other_machines_and_containers_are_told_apart_and_reboots_noticed(
 @pytest.mark.parametrize("name", [None, "", "alice", "lab:7", "a:b:c:d:e:f:g", "::::::"])
 def test_names_that_people_give_are_never_gone(name: str | None) -> None:
     assert not is_gone(name)
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [pickle.dumps((print, ())), b"nothing that can be loaded"],
+    ids=["an objective", "no objective"],
+)
+def test_a_worker_that_nobody_waits_for_any_more_ends_without_a_word(payload, monkeypatch) -> None:
+    for name in ("signal", "pthread_sigmask"):
+        monkeypatch.setattr(signal, name, lambda *_: None, raising=False)
+    ours, theirs = multiprocessing.Pipe()
+    ours.close()
+    with theirs:
+        processes.serve(theirs, payload)
