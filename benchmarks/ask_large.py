@@ -13,17 +13,22 @@ Results: one line per library and size in results/ask_large.jsonl.
 
 import argparse
 import json
-import os
 import resource
-import signal
 import statistics
-import subprocess
 import sys
 import time
 from pathlib import Path
 
 import numpy as np
-from processes import HERE, LIBRARIES, RESULTS, add_common_options, machine, revision, today
+from processes import (
+    LIBRARIES,
+    RESULTS,
+    add_common_options,
+    machine,
+    revision,
+    run_to_limit,
+    today,
+)
 
 _NOISE = 0.01
 
@@ -85,26 +90,10 @@ def peak_mb() -> float:
 def measure(library: str, n: int, options: argparse.Namespace) -> dict:
     """What one library took, or how far it came."""
     python = sys.executable if library == "ours" else options.peer_python
-    threads = {"OMP_NUM_THREADS": str(options.threads), "MKL_NUM_THREADS": str(options.threads)}
     command = [python, str(Path(__file__).resolve()), "--child", library, str(n)]
     command += ["--asks", str(options.asks), "--threads", str(options.threads)]
     command += ["--seed", str(options.seed)]
-    with subprocess.Popen(
-        command,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        cwd=HERE,
-        env=os.environ | threads,
-    ) as process:
-        try:
-            output, errors = process.communicate(timeout=options.limit)
-            outcome = ended(process.returncode, errors)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            output, _ = process.communicate()
-            outcome = f"stopped after {options.limit:g} s"
-    lines = [json.loads(line) for line in output.splitlines() if line.startswith("{")]
+    lines, outcome = run_to_limit(command, options.threads, options.limit)
     asks = [line for line in lines if "ask" in line]
     record = {"library": library, "n": n, "outcome": outcome, "seed": options.seed}
     record |= {key: value for line in lines if "ask" not in line for key, value in line.items()}
@@ -115,14 +104,6 @@ def measure(library: str, n: int, options: argparse.Namespace) -> dict:
         record |= {"later": later, "median": statistics.median(later)}
         record |= {"values": [line["value"] for line in asks]}
     return record
-
-
-def ended(code: int, errors: str) -> str:
-    """How a process ended, from its exit code and what it wrote."""
-    if code == 0:
-        return "done"
-    lines = errors.strip().splitlines()
-    return lines[-1] if lines else f"killed by {signal.Signals(-code).name}, perhaps for memory"
 
 
 def main() -> None:

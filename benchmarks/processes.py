@@ -4,6 +4,7 @@ import argparse
 import json
 import os
 import platform
+import signal
 import subprocess
 import sys
 from datetime import UTC, datetime
@@ -87,6 +88,36 @@ def start(library: str, options: argparse.Namespace) -> Process:
     """A worker for a library, in the interpreter that has it."""
     python = sys.executable if library == "ours" else options.peer_python
     return Process(library, python, options.log)
+
+
+def run_to_limit(command: list[str], threads: int, limit: float) -> tuple[list[dict], str]:
+    """Run a script that prints lines of JSON; those it printed, and how it ended."""
+    limits = {"OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}
+    with subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=HERE,
+        env=os.environ | limits,
+    ) as process:
+        try:
+            output, errors = process.communicate(timeout=limit)
+            outcome = _ended(process.returncode, errors)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            output, _ = process.communicate()
+            outcome = f"stopped after {limit:g} s"
+    return [json.loads(line) for line in output.splitlines() if line.startswith("{")], outcome
+
+
+def _ended(code: int, errors: str) -> str:
+    if code == 0:
+        return "done"
+    lines = errors.strip().splitlines()
+    if lines:
+        return lines[-1]
+    return f"killed by {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
 
 
 def machine() -> str:

@@ -17,17 +17,14 @@ seconds in all. Lines of JSON are appended to --out.
 import argparse
 import json
 import math
-import os
-import subprocess
 import sys
 import time
 from pathlib import Path
 
 import numpy as np
-from ask_large import ended
 from gp_data import matern52, matern_draw
 from gp_fit_worker import limit_threads, peak_mib
-from processes import HERE, RESULTS, add_common_options, machine, revision, today
+from processes import RESULTS, add_common_options, machine, revision, run_to_limit, today
 from scipy.linalg import cholesky, solve_triangular
 
 CASES = {"inducing": (20_000, 4, 500), "grid": (100_000, 2, 0)}
@@ -217,28 +214,12 @@ def tell(record: dict) -> None:
 def measure(case: str, library: str, n: int, options: argparse.Namespace) -> dict:
     """What one library took and found, or how far it came."""
     python = sys.executable if library.startswith("ours") else options.peer_python
-    threads = {"OMP_NUM_THREADS": str(options.threads), "MKL_NUM_THREADS": str(options.threads)}
     command = [python, str(Path(__file__).resolve()), "--child", case, library, str(n)]
     command += ["--threads", str(options.threads), "--seed", str(options.seed)]
-    with subprocess.Popen(
-        command,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        cwd=HERE,
-        env=os.environ | threads,
-    ) as process:
-        try:
-            output, errors = process.communicate(timeout=options.limit)
-            outcome = ended(process.returncode, errors)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            output, _ = process.communicate()
-            outcome = f"stopped after {options.limit:g} s"
+    lines, outcome = run_to_limit(command, options.threads, options.limit)
     record = {"case": case, "library": library, "n": n, "outcome": outcome, "seed": options.seed}
-    for line in output.splitlines():
-        if line.startswith("{"):
-            record |= json.loads(line)
+    for line in lines:
+        record |= line
     return record
 
 
