@@ -46,6 +46,8 @@ _WARP_FROM = 5  # different values, below which a power is not to be told from t
 # factor while one fits easily, from products beyond.
 _LARGE_FROM = 3000
 _GROWTH_LARGE = 1.06
+# Parameters are fitted to at most this many then: more would tell them apart no better, and at
+# n = 50,000 a fit to all had not ended after ten minutes.
 _LARGE_FIT_ROWS = 10_000
 _LARGE = Auto(
     fit_from=2 * _FIT_ROWS,
@@ -271,7 +273,7 @@ class Modeller:
         return _believe(model.condition(*_tensors(data, transform)), transform, data)
 
     def _large(self, data: Data) -> _Base:
-        """The posterior of many trials, parameters fitted to all of them."""
+        """The posterior of many trials, parameters fitted to all or many of them."""
         key = _key(data, len(data.y))
         if self._base is None or self._base.key != key:
             self._base = None  # before the next one is made: each may hold K

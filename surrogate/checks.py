@@ -32,6 +32,21 @@ def as_matrix(name: str, X: Tensor, columns: int | None = None) -> Tensor:
     return X
 
 
+def as_points(X: Tensor, columns: int) -> Tensor:
+    """Return points to predict at, shape (..., d), as a float64 tensor.
+
+    Raises:
+        ValueError: Unless the last axis has the columns of the training inputs.
+    """
+    X = torch.as_tensor(X, dtype=torch.float64)
+    if not X.ndim or X.shape[-1] != columns:
+        raise ValueError(
+            f"X must have {columns} column(s), as the training inputs do; "
+            f"got shape {tuple(X.shape)}."
+        )
+    return X
+
+
 def as_targets(name: str, y: Tensor, n: int) -> Tensor:
     """Return y as a float64 tensor, or raise unless it is a finite (n,) vector."""
     y = torch.as_tensor(y, dtype=torch.float64)

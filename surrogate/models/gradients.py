@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from surrogate.checks import as_matrix
+from surrogate.checks import as_matrix, as_points
 from surrogate.kernels.gradients import WithGradients
 from surrogate.kernels.stationary import RBF, Matern52
 from surrogate.models.exact import ExactGP
@@ -171,10 +171,4 @@ class GradientPosterior:
         return self.model.rows(self._points(X), torch.zeros(1)).squeeze(-2)
 
     def _points(self, X: Tensor) -> Tensor:
-        X = torch.as_tensor(X, dtype=torch.float64)
-        if not X.ndim or X.shape[-1] != self.model.columns:
-            raise ValueError(
-                f"X must have {self.model.columns} column(s), as the training inputs do; "
-                f"got shape {tuple(X.shape)}."
-            )
-        return X
+        return as_points(X, self.model.columns)

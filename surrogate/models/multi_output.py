@@ -10,7 +10,7 @@ from typing import Literal, Self
 import torch
 from torch import Tensor
 
-from surrogate.checks import as_matrix
+from surrogate.checks import as_matrix, as_points
 from surrogate.kernels.base import Kernel
 from surrogate.kernels.stationary import Stationary
 from surrogate.kernels.table import TableKernel
@@ -281,13 +281,7 @@ class MultiOutputPosterior:
         return MultiOutputPosterior(self.long.append(*self.model.as_data(X, Y, noise)))
 
     def _points(self, X: Tensor) -> Tensor:
-        X = torch.as_tensor(X, dtype=torch.float64)
-        if not X.ndim or X.shape[-1] != self.model.columns:
-            raise ValueError(
-                f"X must have {self.model.columns} column(s), as the training inputs do; "
-                f"got shape {tuple(X.shape)}."
-            )
-        return X
+        return as_points(X, self.model.columns)
 
 
 @dataclass(frozen=True)

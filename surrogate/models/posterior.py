@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from surrogate.checks import as_matrix, as_noise, as_targets
+from surrogate.checks import as_matrix, as_noise, as_points, as_targets
 from surrogate.kernels.base import Linearised
 from surrogate.models.cache import Cache, CholeskyCache, Explained, FactorCache
 from surrogate.models.covariance import dense_covariance
@@ -300,13 +300,7 @@ class Posterior:
         return X.split(max(1, _CHUNK // max(len(self.y), 1)))
 
     def _points(self, X: Tensor) -> Tensor:
-        X = torch.as_tensor(X, dtype=torch.float64)
-        if not X.ndim or X.shape[-1] != self.X.shape[-1]:
-            raise ValueError(
-                f"X must have {self.X.shape[-1]} column(s), as the training inputs do; "
-                f"got shape {tuple(X.shape)}."
-            )
-        return X
+        return as_points(X, self.X.shape[-1])
 
 
 @dataclass(frozen=True)
