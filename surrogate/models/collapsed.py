@@ -212,35 +212,39 @@ class Collapsed:
             C = ∂/∂A = Aα αᵀ - B⁻¹A D⁻¹ + 2 A diag(h)
             ∂/∂K_ZX = L⁻ᵀC,    ∂/∂K_ZZ = -½ L⁻ᵀ C Aᵀ L⁻¹,    ∂/∂k_ii = -h_i
 
+        The bound has 2 diag(h) = D⁻¹, so that C = Aα αᵀ + (I - B⁻¹) A D⁻¹, and A D⁻¹Aᵀ = B - I:
+        one product with A makes ∂/∂K_ZX, and none CAᵀ.
+
         Args:
             r: y - m, shape (n,).
             points: Whether those in Z are wanted.
         """
         kernel, Z, D, M = self.kernel, self.Z, self.system.D, len(self.Z)
+        B = self.system.B
         alpha = self.system.misfit(r.unsqueeze(1))[1][:, 0] / D  # (n,)
         by_alpha = self.system.times(alpha.unsqueeze(1))  # Aα, (M, 1)
         by_variance, by_prior = torch.empty_like(r), torch.empty_like(r)
-        CA = Z.new_zeros(M, M)
+        eye = torch.eye(M, dtype=D.dtype)
+        kept = (B.L @ B.L.mT).sub_(eye)  # A D⁻¹ Aᵀ = B - I, (M, M)
+        shrunk = B.solve(kept)  # I - B⁻¹, to the last digit where it is small
+        spread = self.factor.unwhiten(shrunk - eye if self.fitc else shrunk)
+        CA = by_alpha @ by_alpha.mT + (-shrunk if self.fitc else shrunk @ kept)
         by_kernel = tuple(torch.zeros_like(p) for p in kernel.parameters())
         by_points = torch.zeros_like(Z)
+        lifted = self.factor.unwhiten(by_alpha)  # L⁻ᵀAα, (M, 1)
         for rows, A in zip(pieces(len(r), M), self.system.A, strict=True):
             a, d, left = alpha[rows], D[rows], self.left[rows]
-            V = self.system.B.whiten(A)
-            g = 0.5 * (a.square() - 1 / d + V.square().sum(0) / d.square())
+            leverage = B.whiten(A).square().sum(0)  # of AᵀB⁻¹A
+            g = 0.5 * (a.square() - 1 / d + leverage / d.square())
+            G = (spread @ (A / d)).addmm_(lifted, a[None])
             if self.fitc:
                 h, by_variance[rows] = -g, g
+                weighted = A * (2 * h)
+                CA.addmm_(weighted, A.mT)
+                G += self.factor.unwhiten(weighted)
             else:
                 h, by_variance[rows] = 0.5 / d, g + 0.5 * left / d.square()
             by_prior[rows] = -h
-            C = (
-                self.system.B.unwhiten(V)
-                .div_(d)
-                .neg_()
-                .addcmul_(A, 2 * h)
-                .addmm_(by_alpha, a[None])
-            )
-            CA.addmm_(C, A.mT)
-            G = self.factor.unwhiten(C)
             K = self.linearised or kernel.linearise(Z, self.X[rows], self.workspace.child("ZX"))
             by_kernel = _plus(by_kernel, K.parameters(G))
             if points:

@@ -137,6 +137,11 @@ class ExactGP(nn.Module):
         """Parameters of the kernel and of the noise, in the order of `log_priors`."""
         return [*self.kernel.parameters(), *self.noise_model.parameters()]
 
+    @property
+    def points_shape(self) -> tuple[int, int]:
+        """Shape of the last of them where these are coordinates that a fit moves; else (0, 1)."""
+        return 0, 1
+
     def covariance(self, X: Tensor, noise: Tensor | None = None) -> Tensor:
         """K̂ = k(X, X) + noise on the diagonal, shape (n, n), differentiable in the parameters."""
         return self.kernel(X, X) + self.noise_variances(X, as_noise(noise, len(X))).diag()

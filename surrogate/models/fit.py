@@ -49,9 +49,9 @@ class FitReport:
         likelihood: The first part alone, in nats, with its error bar.
         gradient_norm: Largest slope left, in nats per unit of a log-parameter; parameters held by
             a bound are left out.
-        inverse_hessian: Estimated inverse Hessian over the free parameters but the mean, (p, p):
-            about their posterior covariance, and what a later warm start begins with. None if not
-            a step was taken.
+        inverse_hessian: Estimated inverse Hessian over the free parameters but the mean and
+            inducing points, (p, p): about their posterior covariance, and what a later warm start
+            begins with. None if not a step was taken.
         n: Observations fitted to.
         solver: "cholesky", "bbmm", "inducing points" or, for a complete table, "eigenvectors".
         reason: Why that solver.
@@ -118,7 +118,8 @@ def fit(
         restart: Whether to guard against a bad basin by the second start.
         max_evaluations: Per start.
         tolerance: Stop when another step is predicted to gain less than this many nats; by products
-            no less than a tenth of what the probes leave undecided.
+            no less than a tenth of what the probes leave undecided. Where inducing points are
+            learnt, this many for each observation.
 
     Raises:
         ValueError: If shapes do not match, values are not finite, or no parameter is free.
@@ -139,7 +140,7 @@ def fit(
     if n < 2:
         found = _nothing(parameters)
     else:
-        warm = _Warm.of(last, len(parameters.low))
+        warm = _Warm.of(last, parameters.dense)
         limits = _Limits(restart and not model.is_guarded, max_evaluations, tolerance)
         with _threads(n):
             if isinstance(choice.solver, Cholesky):
@@ -245,7 +246,9 @@ def _exactly(
             parameters.low,
             parameters.high,
             inverse_hessian=warm.at(len(data[1])) if i == 0 else None,
-            tolerance=limits.tolerance,
+            dense=parameters.dense,
+            columns=parameters.columns,
+            tolerance=limits.tolerance * (len(data[1]) if parameters.points else 1),
             max_evaluations=limits.max_evaluations,
         )
         for i, x in enumerate(starts)

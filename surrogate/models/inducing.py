@@ -26,9 +26,6 @@ from surrogate.workspace import Workspace
 if TYPE_CHECKING:
     from surrogate.models.inducing_posterior import InducingPosterior
 
-# A fit begins with an exact one of so many rows, which costs less than one look at 10⁵.
-_SUBSET = 1000
-_ROUGH = 1e-2  # nats that it may leave
 # Pivots end where a tenth of the noise is all that is left of K, as of a preconditioner's: 0.05
 # nats for each observation, which add up. Times this, it is 5e-5.
 _LEFT = 1e-3
@@ -50,20 +47,23 @@ class InducingGP(ExactGP):
     Smooth functions of few inputs need few points. For rough ones, or many inputs, the `gap` of a
     posterior stays large: take `ExactGP`, which is exact up to some tens of thousands of rows.
 
-    Unless they are given, points are rows of the data, by randomly pivoted Cholesky at the
-    parameters of an exact fit of up to 1000 rows, with which a fit begins; a fit of a fitted model
-    chooses them anew at the parameters it starts from. They then stay: posteriors of the fitted
-    model have the same ones. A model that was not fitted chooses for each posterior.
+    Unless they are given, points begin at rows of the data, by randomly pivoted Cholesky at the
+    parameters of an exact fit of up to 1000 rows, with which a fit begins. They are then learnt
+    with the parameters: on ten rows for each point first, on four times as many next, on all rows
+    at last. Posteriors of the fitted model have these points, and a fit of it goes on from them. A
+    model that was not fitted chooses for each posterior.
 
     Args:
         kernel: k. The model keeps a copy.
         inducing: How many points M, at most; or where they are, shape (M, d). Where the data have
             fewer distinct rows there are fewer.
-        learn_inducing: Whether a fit moves them too. It keeps an (M d, M d) curvature: for a few
-            hundred points of few inputs. Those learnt before are where the next fit starts.
+        learn_inducing: Whether a fit moves them; None for those it chooses, but not for those
+            given. Of 20,000 rows of 4 inputs, 250 points that were learnt knew as much as 1000
+            chosen ones. Points that are not learnt are chosen anew by a fit of a fitted model.
         fitc: Whether what the points leave out of k(x, x) counts as noise of its own: Snelson &
             Ghahramani (2006). Variances vary with x more truthfully; but what is maximised is then
-            the likelihood of another model, bounds nothing, and may overfit.
+            the likelihood of another model, bounds nothing, and may overfit, the more so with
+            points that are learnt.
         mean: m, in the units of y; learnt.
         noise: σ², in the units of y squared; learnt. None takes the prior's start value. A `Noise`
             says how it varies.
@@ -82,7 +82,7 @@ class InducingGP(ExactGP):
         kernel: Kernel,
         inducing: int | Tensor = 500,
         *,
-        learn_inducing: bool = False,
+        learn_inducing: bool | None = None,
         fitc: bool = False,
         mean: float = 0.0,
         noise: float | Noise | None = None,
@@ -90,8 +90,10 @@ class InducingGP(ExactGP):
         seed: int = 0,
     ) -> None:
         super().__init__(kernel, mean=mean, noise=noise, priors=priors, solver=Cholesky())
-        self.learn_inducing, self.fitc, self.seed = learn_inducing, fitc, seed
-        if learn_inducing:
+        chosen = isinstance(inducing, int)
+        self.learn_inducing = chosen if learn_inducing is None else learn_inducing
+        self.fitc, self.seed = fitc, seed
+        if self.learn_inducing:
             self.register_parameter("inducing_points", None)
         else:
             self.register_buffer("inducing_points", None)
@@ -121,6 +123,13 @@ class InducingGP(ExactGP):
         """Which entries of the flat vector of `log_priors` are lengthscales."""
         return super().is_lengthscale() + [False] * self._learnt
 
+    @property
+    def points_shape(self) -> tuple[int, int]:
+        """Shape of the inducing points where a fit moves them; else (0, 1)."""
+        Z = self.inducing_points
+        rows, columns = Z.shape if isinstance(Z, nn.Parameter) and Z.requires_grad else (0, 1)
+        return rows, columns
+
     def priors_of_parameters(self) -> list[Prior]:
         """Of [kernel parameters …, noise parameters …, inducing points …]; flat for the last."""
         return super().priors_of_parameters() + [_ANYWHERE] * self._learnt
@@ -144,44 +153,16 @@ class InducingGP(ExactGP):
     def points(self, X: Tensor, noise: Tensor) -> Tensor:
         """The inducing points, chosen from checked data where there are none yet: (M, d)."""
         Z = self.inducing_points
-        return self._chosen(X, noise) if Z is None else Z
+        return self.chosen(X, noise) if Z is None else Z
 
     def prepared(self, X: Tensor, y: Tensor, noise: Tensor, *, restart: bool) -> Self:
-        """A copy with points chosen for these data, at parameters that suit them."""
-        Z, most = self.inducing_points, self.inducing
-        kept = self.learn_inducing and Z is not None and most is not None and len(Z) >= most
-        if most is None or kept or len(X) < 2:
-            return self
-        model = self.clone()
-        model.is_guarded = model.report is None  # by the exact fit
-        if model.report is None:
-            model._begin_with_a_subset(X, y, noise, restart=restart)
-        model.place(model._chosen(X, noise))
-        return model
+        """A copy with points for these data, at parameters that suit both."""
+        from surrogate.models.inducing_start import begin
 
-    def _begin_with_a_subset(self, X: Tensor, y: Tensor, noise: Tensor, *, restart: bool) -> None:
-        """Move to the parameters of an exact fit of some of the rows."""
-        from surrogate.models.fit import fit
-
-        # Data far from the scale of the priors were warned of already.
-        exact = ExactGP(
-            self.kernel,
-            noise=self.noise_model,
-            priors=replace(self.priors, unit_scales=False),
-            solver=Cholesky(),
-        )
-        exact.constant.data.copy_(self.constant)
-        exact.constant.requires_grad_(self.constant.requires_grad)
-        if not any(p.requires_grad for p in exact.parameters()):
-            return
-        generator = torch.Generator().manual_seed(self.seed)
-        few = torch.randperm(len(X), generator=generator)[:_SUBSET]
-        exact = fit(exact, X[few], y[few], noise=noise[few], restart=restart, tolerance=_ROUGH)
-        self.kernel, self.noise_model = exact.kernel, exact.noise_model
-        self.constant, self.report = exact.constant, exact.report
+        return begin(self, X, y, noise, restart=restart)
 
     @torch.no_grad()
-    def _chosen(self, X: Tensor, noise: Tensor) -> Tensor:
+    def chosen(self, X: Tensor, noise: Tensor) -> Tensor:
         """Rows of X by randomly pivoted Cholesky, filled up with any others that are distinct.
 
         Where pivots end all of K is explained, but only at these parameters: in a fit others may
@@ -234,7 +215,7 @@ class InducingGP(ExactGP):
         """What a fit calls at each step: the bound, its gradients, and the jitter."""
         workspace, fixed = Workspace(), None
         if self.inducing_points is None:
-            fixed = self._chosen(X, noise)
+            fixed = self.chosen(X, noise)
 
         @torch.no_grad()
         def evaluate() -> tuple[float, list[Tensor], float]:

@@ -34,6 +34,13 @@ class Parameters:
 
     Args:
         model: Whose parameters become views of the flat vector.
+
+    Attributes:
+        low, high: Bounds of the free entries, shape (p,).
+        best_mean: Whether m is free.
+        points: How many of the last free entries are coordinates of points.
+        columns: How many of these each point has.
+        dense: How many free entries come before them.
     """
 
     def __init__(self, model: ExactGP) -> None:
@@ -47,6 +54,9 @@ class Parameters:
         self.high = self._priors.high[self._free[:-1]]
         start = self._priors.start
         self._prior_start = np.where(np.isnan(start), self._flat[:-1], start)[self._free[:-1]]
+        rows, self.columns = model.points_shape
+        self.points = rows * self.columns
+        self.dense = len(self.low) - self.points
         self._lengthscales = np.array(model.is_lengthscale())[self._free[:-1]]
 
     def position(self) -> np.ndarray:

@@ -176,6 +176,87 @@ def test_the_caller_keeps_the_start_and_the_bounds():
 
 
 # --------------------------------------------------------------------------------------
+# Many variables, of which only the first few have a curvature that is kept whole.
+# --------------------------------------------------------------------------------------
+
+
+def wide_problem(seed: int, columns: int = 3, rows: int = 60):
+    """Two variables and rows of others whose columns have lengths 1, 1/10, 1/100, all coupled."""
+    rng = np.random.default_rng(seed)
+    p = 2 + columns * rows
+    lengths = np.concatenate([[0.3, 3.0], np.tile(0.1 ** np.arange(columns), rows)])
+    V = rng.normal(size=(p, 8)) / np.sqrt(p)
+    A = (np.eye(p) + V @ V.T) / np.outer(lengths, lengths)
+    return A, lengths * rng.normal(size=p), lengths
+
+
+def minimise_wide(seed: int, *, dense: int = 2, **options) -> Minimum:
+    A, c, _ = wide_problem(seed)
+    far = np.full(len(c), 1e9)
+    return minimise(quadratic(A, c), np.zeros(len(c)), -far, far, dense=dense, **options)
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_columns_of_different_lengths_are_minimised_in_few_evaluations(seed):
+    scaled = minimise_wide(seed, columns=3, tolerance=1e-6)
+    assert scaled.converged and scaled.evaluations <= 40
+    assert scaled.value < 1e-4
+    alike = minimise_wide(seed, columns=1, tolerance=1e-6)
+    assert 2 * scaled.evaluations < alike.evaluations
+    assert alike.value > scaled.value
+
+
+def test_the_inverse_hessian_handed_on_is_that_of_the_variables_kept_whole():
+    found = minimise_wide(0, columns=3, tolerance=1e-10).inverse_hessian
+    A, _, _ = wide_problem(0)
+    ratio = found.diagonal() / np.linalg.inv(A).diagonal()[:2]
+    assert ((ratio > 0.5) & (ratio < 2)).all()
+    np.testing.assert_allclose(found, found.T)
+    warm = minimise_wide(0, columns=3, tolerance=1e-4, inverse_hessian=found)
+    assert warm.inverse_hessian.shape == (2, 2)
+    none = minimise_wide(0, dense=0, columns=2, tolerance=1e-4)
+    assert none.inverse_hessian.shape == (0, 0)
+
+
+@pytest.mark.parametrize(("dense", "columns"), [(0, 1), (2, 3)])
+def test_bounds_hold_where_curvature_is_not_kept_whole(dense, columns):
+    A, c, _ = wide_problem(1, rows=10)
+    low, high = np.full(len(c), -1e9), np.full(len(c), 1e9)
+    low[:2] = c[:2] + 0.1
+    expected = optimize.minimize(
+        quadratic(A, c), low.clip(-1), jac=True, method="L-BFGS-B",
+        bounds=list(zip(low, high, strict=True)), options={"ftol": 1e-15, "gtol": 1e-10},
+    )  # fmt: skip
+    function = Recorded(quadratic(A, c))
+    found = minimise(
+        function, low.clip(-1), low, high, dense=dense, columns=columns, tolerance=1e-9,
+        max_evaluations=1000,
+    )  # fmt: skip
+    assert found.value == pytest.approx(expected.fun, abs=1e-5)
+    assert all((x >= low).all() for x in function.calls)
+
+
+def test_a_step_in_variables_that_are_no_logarithms_is_measured_by_their_spread():
+    """Other units, here a power of two to keep rounding the same, take the same steps."""
+    A, c, _ = wide_problem(2)
+    start = np.concatenate([[0.0, 0.0], np.random.default_rng(0).normal(size=len(c) - 2)])
+    far, steps = np.full(len(c), 1e9), []
+    for unit in (1.0, 1024.0):
+        units = np.concatenate([np.ones(2), np.full(len(c) - 2, unit)])
+        function = Recorded(quadratic(A / np.outer(units, units), c * units))
+        minimise(function, start * units, -far, far, dense=2, columns=3)
+        steps.append([x / units for x in function.calls])
+    np.testing.assert_allclose(steps[0], steps[1], rtol=1e-9)
+
+
+def test_high_dimensional_rosenbrock_agrees_with_scipy():
+    far, x = np.full(50, 10.0), np.full(50, -0.5)
+    expected = optimize.minimize(rosenbrock, x, jac=True, method="L-BFGS-B").fun
+    found = minimise(rosenbrock, x, -far, far, dense=0, tolerance=1e-10, max_evaluations=1000)
+    assert found.value == pytest.approx(expected, abs=1e-6)
+
+
+# --------------------------------------------------------------------------------------
 # By slopes alone.
 # --------------------------------------------------------------------------------------
 

@@ -484,14 +484,57 @@ def test_points_that_are_learnt_reach_a_higher_bound(fitc, rng):
     assert not posterior.points.requires_grad
 
 
-def test_a_fit_of_a_fitted_model_chooses_anew_and_given_points_stay(rng):
+def test_a_fit_of_a_fitted_model_goes_on_from_points_learnt_and_chooses_others_anew(rng):
     X, y = smooth(rng)
+    still = fit(InducingGP(Matern52(2), 10, learn_inducing=False), X[:60], y[:60])
+    anew = fit(still, X, y)
+    assert all((z == X).all(1).any() for z in anew.inducing_points)
+    assert not torch.equal(anew.inducing_points, still.inducing_points)
     first = fit(InducingGP(Matern52(2), 10), X[:60], y[:60])
     second = fit(first, X, y)
-    assert not torch.equal(first.inducing_points, second.inducing_points)
-    assert second.report.value > fit(InducingGP(Matern52(2), X[:10]), X, y).report.value
+    moved = (second.inducing_points - first.inducing_points).abs().max()
+    assert 0 < moved < 0.5
     given = fit(InducingGP(Matern52(2), X[:10]), X, y)
     assert torch.equal(given.inducing_points, X[:10])
+    assert second.report.value > anew.report.value > given.report.value
+
+
+def evaluations_by_size(monkeypatch: pytest.MonkeyPatch) -> dict[tuple[int, bool], int]:
+    """How often a bound of so many rows was evaluated, with the gradient in points or without."""
+    counts: dict[tuple[int, bool], int] = {}
+    original = collapsed_module.Collapsed.gradients
+
+    def gradients(self, r, *, points):
+        counts[len(r), points] = counts.get((len(r), points), 0) + 1
+        return original(self, r, points=points)
+
+    monkeypatch.setattr(collapsed_module.Collapsed, "gradients", gradients)
+    return counts
+
+
+@pytest.mark.parametrize("learn", [False, True])
+def test_a_fit_asks_some_of_the_rows_before_it_asks_all(learn, rng, monkeypatch):
+    monkeypatch.setattr("surrogate.models.inducing_start._SUBSET", 100)
+    X, y = smooth(rng, 2500)
+    counts = evaluations_by_size(monkeypatch)
+    fitted = fit(InducingGP(Matern52(2), 20, learn_inducing=learn), X, y)
+    assert {n for n, _ in counts} == {200, 800, 2500}
+    assert fitted.report.evaluations == counts[2500, learn]
+    assert counts[2500, learn] <= (40 if learn else 20)
+    monkeypatch.setattr("surrogate.models.inducing_start._PER_POINT", 2500)
+    at_once = fit(InducingGP(Matern52(2), 20, learn_inducing=learn), X, y)
+    assert fitted.report.value > at_once.report.value - (1 if learn else 0.1)
+
+
+def test_a_fitted_model_in_a_bad_basin_is_led_out_of_it(rng, monkeypatch):
+    """What fitted earlier data says nothing of these; without `restart` it is believed."""
+    X = uniform(rng, 300, 1)
+    y = torch.sin(60 * X[:, 0])
+    slow = fit(InducingGP(RBF(1), 40), X, X[:, 0] + 0.3 * normal(rng, 300))
+    assert slow.kernel.lengthscale.item() > 0.5
+    found = fit(slow, X, y)
+    assert found.kernel.lengthscale.item() < 0.1
+    assert found.report.value > fit(slow, X, y, restart=False).report.value + 50
 
 
 def test_a_single_observation_chooses_no_points(rng):
@@ -503,7 +546,7 @@ def test_a_single_observation_chooses_no_points(rng):
 
 def test_points_are_chosen_at_parameters_that_suit_the_data(rng, monkeypatch):
     """A model that starts with far too long lengthscales first sees what an exact fit says."""
-    monkeypatch.setattr("surrogate.models.inducing._SUBSET", 100)
+    monkeypatch.setattr("surrogate.models.inducing_start._SUBSET", 100)
     X = uniform(rng, 400, 1)
     y = torch.sin(40 * X[:, 0]) + 0.1 * normal(rng, 400)
     model = fit(InducingGP(RBF(1, 5.0), 30), X, y)
@@ -670,7 +713,7 @@ class Own(Kernel):
 @EVERY_MODEL
 def test_no_matrix_of_the_size_of_all_the_data_is_ever_made(kernel, fitc, rng, monkeypatch):
     n, M = 2000, 12
-    monkeypatch.setattr("surrogate.models.inducing._SUBSET", 50)
+    monkeypatch.setattr("surrogate.models.inducing_start._SUBSET", 50)
     X, y = smooth(rng, n)
     with Largest() as largest:
         model = fit(InducingGP(kernel, M, fitc=fitc), X, y, max_evaluations=4)
