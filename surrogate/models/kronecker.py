@@ -148,7 +148,8 @@ class TableEvaluator:
 
         ∂/∂K = ½ (A C Aᵀ - V diag(c) Vᵀ),    ∂/∂C = ½ (Aᵀ K A - W diag(e) Wᵀ)
 
-    The eigenvectors of K are kept until its parameters change: steps in all others take O(n² T).
+    The eigenvectors of K, and Y in their coordinates, are kept until its parameters change: steps
+    in all others take O(n T²).
 
     Args:
         model: Of a `TableKernel` with one term.
@@ -163,45 +164,70 @@ class TableEvaluator:
     def __init__(
         self, model: ExactGP, table: Table, X: Tensor, y: Tensor, *, best_mean: bool
     ) -> None:
-        self._model, self._table, self._X, self._y = model, table, X, y
+        self._model, self._table, self._X = model, table, X
+        n, T = len(table.X), len(table.S)
+        place = table.row * T + table.column
+        self._Y = torch.zeros(n * T, dtype=y.dtype).index_copy(0, place, y).view(n, T)
         self._best_mean, self.wants_rows = best_mean, True
-        self._rows: tuple[list[Tensor], Linearised, Tensor, Tensor] | None = None
+        self._known: tuple[list[Tensor], _Rows] | None = None
 
     @torch.no_grad()
     def __call__(self) -> tuple[float, list[Tensor], float]:
         """The value; the gradients in `searched_parameters()` and m, in this order; no jitter."""
-        model, table, y = self._model, self._table, self._y
+        model, table = self._model, self._table
         assert isinstance(model.kernel, TableKernel)
         ((k, c),) = model.kernel.terms
-        by_rows, values, V = self._eigenvectors(k)
+        rows = self._rows(k)
         by_columns = c.linearise(table.S, table.S)
-        K, C = by_rows.K, by_columns.K
-        factor = KroneckerFactor.of(table, values, V, C, _column_noise(model, table))
-        white = factor.whiten(torch.stack([y, torch.ones_like(y)], 1))
+        C, D = by_columns.K, _column_noise(model, table)
+        factor = KroneckerFactor.of(table, rows.values, rows.V, C, D)
+        W, root = factor.W, factor.spectrum.sqrt()
+        white = rows.Y @ W / root  # of Y, and of a table of ones
+        white_one = torch.outer(rows.one, W.sum(0)) / root
         if self._best_mean:
-            model.constant.copy_(white[:, 0] @ white[:, 1] / white[:, 1].square().sum())
-        residual = white[:, :1] - model.constant * white[:, 1:]
-        alpha = factor.unwhiten(residual)
+            model.constant.copy_((white * white_one).sum() / white_one.square().sum())
+        residual = white - model.constant * white_one
         value = -0.5 * float(residual.square().sum() + factor.logdet())
-        value -= 0.5 * len(y) * math.log(2 * math.pi)
-        A, W = factor.tables(alpha)[0], factor.W
-        inverse = 1 / factor.spectrum  # (n, T)
+        value -= 0.5 * rows.Y.numel() * math.log(2 * math.pi)
+        A = (residual / root) @ W.mT  # VᵀA, (n, T)
+        inverse = 1 / factor.spectrum
         if self.wants_rows:
-            by_K = 0.5 * (A @ C @ A.mT - (V * (inverse @ factor.column_values)) @ V.mT)
-            gradients = list(by_rows.parameters(by_K))
+            inside = A @ C @ A.mT
+            inside.diagonal().sub_(inverse @ factor.column_values)
+            gradients = list(rows.linearised.parameters(0.5 * (rows.V @ inside @ rows.V.mT)))
         else:
             gradients = [torch.zeros_like(p) for p in k.parameters()]
-        by_C = 0.5 * (A.mT @ (K @ A) - (W * (factor.values @ inverse)) @ W.mT)
-        precisions = V.square() @ inverse @ W.mT.square()  # diagonal of K̂⁻¹, (n, T)
-        by_variance = (0.5 * (A.square() - precisions))[table.row, table.column]
-        by_noise = model.noise_model.pullback(self._X, by_variance)
-        gradients += [*by_columns.parameters(by_C), *by_noise, alpha.sum()]
-        return value, gradients, 0.0
+        scaled = A * factor.values.unsqueeze(1)
+        by_C = 0.5 * (A.mT @ scaled - (W * (factor.values @ inverse)) @ W.mT)
+        # Noise is the same all along a column, so that only the sum over it matters.
+        by_column = 0.5 * (A.square().sum(0) - W.square() @ inverse.sum(0)) / len(A)
+        by_noise = model.noise_model.pullback(self._X, by_column[table.column])
+        by_mean = rows.one @ A.sum(1)
+        return value, [*gradients, *by_columns.parameters(by_C), *by_noise, by_mean], 0.0
 
-    def _eigenvectors(self, k: Kernel) -> tuple[Linearised, Tensor, Tensor]:
+    def _rows(self, k: Kernel) -> _Rows:
         at = [p.detach().clone() for p in k.parameters()]
-        known = self._rows
-        if known is None or not all(map(torch.equal, at, known[0])):
+        if self._known is None or not all(map(torch.equal, at, self._known[0])):
             linearised = k.linearise(self._table.X, self._table.X)
-            known = self._rows = at, linearised, *torch.linalg.eigh(linearised.K)
-        return known[1:]
+            values, V = torch.linalg.eigh(linearised.K)
+            self._known = at, _Rows(linearised, values, V, V.mT @ self._Y, V.sum(0))
+        return self._known[1]
+
+
+@dataclass(frozen=True)
+class _Rows:
+    """What the parameters of K alone decide.
+
+    Attributes:
+        linearised: K.
+        values: Its eigenvalues, shape (n,).
+        V: Its eigenvectors, shape (n, n).
+        Y: VᵀY, shape (n, T).
+        one: Vᵀ1, shape (n,).
+    """
+
+    linearised: Linearised
+    values: Tensor
+    V: Tensor
+    Y: Tensor
+    one: Tensor

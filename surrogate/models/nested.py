@@ -21,7 +21,7 @@ def nested_start(model: ExactGP, X: Tensor, y: Tensor, *, restart: bool) -> None
     """Move a model of a complete table near its optimum.
 
     Covariances and noises of T outputs are many parameters, entangled with each other, but with the
-    eigenvectors of K at hand a step in them takes O(n² T) instead of O(n³). So at each step in the
+    eigenvectors of K at hand a step in them takes O(n T²) instead of O(n³). So at each step in the
     parameters of K they are searched for anew, from where they were; the gradient of what is then
     the best likelihood at these parameters is the partial one.
 
@@ -71,7 +71,10 @@ def nested_start(model: ExactGP, X: Tensor, y: Tensor, *, restart: bool) -> None
         at[inner] = found.x
         return found.value, at
 
-    starts = [parameters.position(), *(parameters.offered() if restart else [])]
+    starts = [parameters.position()]
+    for start in parameters.offered() if restart else []:
+        if not any(np.allclose(start, other) for other in starts):
+            starts.append(start)
     value, x = min((best_inside(start) for start in starts), key=lambda found: found[0])
     if outer.any():
 
