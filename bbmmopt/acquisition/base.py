@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from typing import Any, Protocol
 
 import torch
@@ -11,7 +12,7 @@ from torch.autograd.function import once_differentiable
 
 
 class Pullback(Protocol):
-    """Maps gradients in mean and standard deviation, each (m,), to the gradient in X (m, d)."""
+    """Maps gradients in mean and standard deviation to the gradient in X (m, d)."""
 
     def __call__(self, by_mean: Tensor, by_std: Tensor, /) -> Tensor: ...
 
@@ -25,6 +26,33 @@ class Posterior(Protocol):
 
     def linearise(self, X: Tensor) -> tuple[Tensor, Tensor, Pullback]:
         """The marginals at X (m, d), and how their gradients become one in X."""
+        ...
+
+
+class JointPosterior(Posterior, Protocol):
+    """What may be known where points are looked at together."""
+
+    def joint(self, X: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean (..., q) and covariance (..., q, q) of f over groups of q points X (..., q, d)."""
+        ...
+
+    def covariance(self, X1: Tensor, X2: Tensor) -> Tensor:
+        """Covariance of f at X1 (m, d) with f at X2 (k, d), shape (m, k); differentiable."""
+        ...
+
+
+class Fantasised(Protocol):
+    """Beliefs under S fantasies: S sets of values that f might have at some points.
+
+    What is left uncertain is the same under each of them, as always for Gaussian processes.
+    """
+
+    def marginals(self, X: Tensor) -> tuple[Tensor, Tensor]:
+        """Means (S, m) and standard deviations (m,) of f at X (m, d); differentiable in X."""
+        ...
+
+    def linearise(self, X: Tensor) -> tuple[Tensor, Tensor, Pullback]:
+        """The same without autograd, and how gradients (S, m) and (m,) become one in X (m, d)."""
         ...
 
 
@@ -63,17 +91,65 @@ class MarginalAcquisition(Acquisition):
         Raises:
             ValueError: If X holds groups of more than one candidate.
         """
-        if X.ndim < 2 or X.shape[-2] != 1:
-            raise ValueError(
-                f"{type(self).__name__} scores single candidates: X must have shape (..., 1, d); "
-                f"got {tuple(X.shape)}. For one row per candidate, pass X.unsqueeze(-2)."
-            )
-        return _Formula.apply(*self.posterior.marginals(X.squeeze(-2)), self.formula)
+        X = single_candidates(self, X)
+        return _Formula.apply(*self.posterior.marginals(X), self.formula)
 
     def value_and_gradient(self, X: Tensor) -> tuple[Tensor, Tensor]:
         mean, std, pullback = self.posterior.linearise(X)
         value, by_mean, by_std = self.formula(mean, std)
         return value, pullback(by_mean, by_std)
+
+
+class FantasyAcquisition(Acquisition):
+    """An acquisition function of one point's means and standard deviations under S fantasies.
+
+    Attributes:
+        beliefs: One for each of k outputs, all of the same S.
+    """
+
+    beliefs: Sequence[Fantasised]
+
+    @abstractmethod
+    def formula(self, means: Tensor, stds: Tensor) -> Tensor:
+        """Values (m,) from means (k, S, m) and standard deviations (k, m); differentiable."""
+
+    def __call__(self, X: Tensor) -> Tensor:
+        """Score each candidate: X of shape (..., 1, d) gives values of shape (...).
+
+        Raises:
+            ValueError: If X holds groups of more than one candidate.
+        """
+        X = single_candidates(self, X)
+        parts = [belief.marginals(X.reshape(-1, X.shape[-1])) for belief in self.beliefs]
+        means, stds = (torch.stack(column) for column in zip(*parts, strict=True))
+        return self.formula(means, stds).reshape(X.shape[:-1])
+
+    def value_and_gradient(self, X: Tensor) -> tuple[Tensor, Tensor]:
+        parts = [belief.linearise(X) for belief in self.beliefs]
+        means = torch.stack([mean for mean, _, _ in parts]).requires_grad_(True)
+        stds = torch.stack([std for _, std, _ in parts]).requires_grad_(True)
+        with torch.enable_grad():
+            value = self.formula(means, stds)
+            by_means, by_stds = torch.autograd.grad(value.sum(), (means, stds))
+        pulled = [
+            pullback(by_mean, by_std)
+            for (_, _, pullback), by_mean, by_std in zip(parts, by_means, by_stds, strict=True)
+        ]
+        return value.detach(), torch.stack(pulled).sum(0)
+
+
+def single_candidates(acquisition: Acquisition, X: Tensor) -> Tensor:
+    """X (..., 1, d) as (..., d).
+
+    Raises:
+        ValueError: If X holds groups of more than one candidate.
+    """
+    if X.ndim < 2 or X.shape[-2] != 1:
+        raise ValueError(
+            f"{type(acquisition).__name__} scores single candidates: X must have shape "
+            f"(..., 1, d); got {tuple(X.shape)}. For one row per candidate, pass X.unsqueeze(-2)."
+        )
+    return X.squeeze(-2)
 
 
 class _Formula(torch.autograd.Function):

@@ -11,6 +11,8 @@ from torch import Tensor
 from surrogate.kernels.base import Features, Kernel, number_parameter
 from surrogate.kernels.distances import squared_distances
 from surrogate.kernels.stationary import RBF, Matern52
+from surrogate.operators.gradients import GradientOperator
+from surrogate.workspace import Workspace
 
 _COINCIDENT = 1e-30  # see `stationary`
 
@@ -76,7 +78,7 @@ class WithGradients(Kernel):
             centre = U2.detach().mean(-2, keepdim=True)
             U2 = U2 - centre
             U1 = U2 if X1 is X2 else U1 - centre
-        g, g1, g2 = self._derivatives(squared_distances(U1, U2))
+        g, g1, g2 = self.derivatives(squared_distances(U1, U2), 2)
         s2 = self.kernel.variance
         # δ along the direction of the row, and of the column, over ℓ; 0 for a value.
         by_row, by_column = self._direction(i, inverse), self._direction(j, inverse)
@@ -90,7 +92,7 @@ class WithGradients(Kernel):
         return value + torch.where(of_row | of_column, torch.zeros_like(s2), self.offset)
 
     def diagonal(self, X: Tensor) -> Tensor:
-        _, slope, _ = self._derivatives(X.new_zeros(()))
+        _, slope = self.derivatives(X.new_zeros(()), 1)
         direction = self._direction(self._index(X), torch.exp(-self.kernel.log_lengthscale))
         of_gradient = -2 * slope * self.kernel.variance * direction.square().sum(-1)
         of_value = self.kernel.variance + self.offset
@@ -119,15 +121,36 @@ class WithGradients(Kernel):
 
         return phi
 
-    def _derivatives(self, r2: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """g and its first two derivatives in r², elementwise."""
+    def derivatives(self, r2: Tensor, order: int) -> tuple[Tensor, ...]:
+        """g and its first `order` derivatives in r², elementwise; up to three."""
         if isinstance(self.kernel, RBF):
             g = torch.exp(-r2 / 2)
-            return g, -g / 2, g / 4
-        u2 = 5 * r2
-        u = u2.clamp_min(_COINCIDENT).sqrt()
+            return tuple(g * (-0.5) ** k if k else g for k in range(order + 1))
+        u = (5 * r2).clamp_min(_COINCIDENT).sqrt()
         decay = torch.exp(-u)
-        return (1 + u + u2 / 3) * decay, -5 / 6 * (1 + u) * decay, 25 / 12 * decay
+        formulas = (
+            lambda: (1 + u + u.square() / 3) * decay,
+            lambda: -5 / 6 * (1 + u) * decay,
+            lambda: 25 / 12 * decay,
+            lambda: -125 / 24 * decay / u,  # where points coincide, factors of 0 stand by it
+        )
+        return tuple(formula() for formula in formulas[: order + 1])
+
+    @property
+    def is_gaussian(self) -> bool:
+        """Whether g = exp(-r²/2)."""
+        return isinstance(self.kernel, RBF)
+
+    def scales(self) -> tuple[Tensor, Tensor, Tensor]:
+        """c² (), ℓ (d,) and s² (), in the order of their parameters."""
+        return self.offset, self.kernel.lengthscale, self.kernel.variance
+
+    def operator(self, X: Tensor, workspace: Workspace | None = None) -> GradientOperator | None:
+        i = self._index(X)
+        points = len(X[:, :-1].unique(dim=0))
+        if not bool((i > 0).any()) or points == len(X):
+            return None
+        return GradientOperator(self, X, workspace=workspace)
 
     def _direction(self, i: Tensor, scale: Tensor) -> Tensor:
         """Rows of diag(scale), the i-th for i > 0, 0 for a value: shape (..., n, d)."""
