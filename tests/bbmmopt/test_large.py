@@ -10,8 +10,10 @@ import numpy as np
 import pytest
 import torch
 
-from bbmmopt import Optimizer, Real, Space, modelling
+from bbmmopt import Optimizer, Real, Space
 from bbmmopt.modelling import Data, Modeller
+from bbmmopt.modelling import model as model_module
+from bbmmopt.modelling import modeller as modeller_module
 from surrogate import BBMM, Auto, Cholesky, ExactGP
 
 SPACE = Space({"x": Real(0, 1), "y": Real(0, 1)})
@@ -25,8 +27,8 @@ SOLVERS = {
 
 @pytest.fixture(autouse=True, params=SOLVERS)
 def large_is_small(request, monkeypatch):
-    monkeypatch.setattr(modelling, "_LARGE_FROM", LARGE)
-    monkeypatch.setattr(modelling, "_LARGE", SOLVERS[request.param])
+    monkeypatch.setattr(modeller_module, "LARGE_FROM", LARGE)
+    monkeypatch.setattr(model_module, "LARGE", SOLVERS[request.param])
 
 
 def made(n, *, pending=0, failed=0, exact=False) -> Data:
@@ -46,13 +48,13 @@ def bits(belief) -> list[bytes]:
 
 def count_fits(monkeypatch) -> list[int]:
     sizes: list[int] = []
-    real = modelling.fit
+    real = model_module.fit
 
     def counted(model, X, *arguments, **options):
         sizes.append(len(X))
         return real(model, X, *arguments, **options)
 
-    monkeypatch.setattr(modelling, "fit", counted)
+    monkeypatch.setattr(model_module, "fit", counted)
     return sizes
 
 

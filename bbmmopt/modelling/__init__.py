@@ -1,0 +1,17 @@
+"""From told trials to fitted posteriors: the one place that builds surrogate models."""
+
+from bbmmopt.modelling.belief import Belief
+from bbmmopt.modelling.data import Data, search_threads_for, threads_for
+from bbmmopt.modelling.model import make_model
+from bbmmopt.modelling.modeller import Modeller
+from surrogate import one_thread
+
+__all__ = [
+    "Belief",
+    "Data",
+    "Modeller",
+    "make_model",
+    "one_thread",
+    "search_threads_for",
+    "threads_for",
+]

@@ -1,0 +1,92 @@
+"""What is known of an output, in rows of the unit cube, and in the units of a model."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from bbmmopt.transforms import Standardise, TargetTransform, YeoJohnson
+from surrogate import one_thread
+
+_MOST_NOISE = 1e12  # variance, in model units, of an observation that says nothing
+# From this n on several threads are quicker than one; below, they wait for each other.
+_THREADS_FROM = 1000
+_SEARCH_THREADS_FROM = 20_000
+
+
+def threads_for(n: int) -> AbstractContextManager[None]:
+    """The threads that work on n observations, as a scope.
+
+    Whatever leads to a suggestion runs inside: sums in another order have other last digits, and
+    a resumed run must propose the same bits.
+    """
+    return one_thread() if n < _THREADS_FROM else nullcontext()
+
+
+def search_threads_for(n: int) -> AbstractContextManager[None]:
+    """The threads that search an acquisition over n observations, as a scope.
+
+    Many small steps, for which threads wait longer than they work wherever other programs run.
+    """
+    return one_thread() if n < _SEARCH_THREADS_FROM else nullcontext()
+
+
+@dataclass(frozen=True)
+class Data:
+    """What is known of one objective, in rows of the unit cube; larger y is better.
+
+    Attributes:
+        X: Complete trials in order of their numbers, shape (n, d).
+        y: Their values, in the user's units but for the sign, shape (n,).
+        errors: Standard error of each, in units of y, NaN where unknown, shape (n,).
+        pending: Trials that are running, shape (p, d).
+        failed: Trials without a value, shape (f, d).
+        exact: Whether the objective is declared deterministic. Where its values contradict that,
+            its noise is learnt all the same.
+    """
+
+    X: np.ndarray
+    y: np.ndarray
+    errors: np.ndarray
+    pending: np.ndarray
+    failed: np.ndarray
+    exact: bool
+
+    def contradicts_itself(self) -> bool:
+        """Whether the same point was told different values, which no exact objective has."""
+        values: dict[bytes, float] = {}
+        rows = zip(np.ascontiguousarray(self.X), self.y.tolist(), strict=True)
+        return any(values.setdefault(x.tobytes(), y) != y for x, y in rows)
+
+    def rows(self, which: np.ndarray | slice) -> Data:
+        """Some of the complete trials alone."""
+        none = self.pending[:0]
+        return Data(self.X[which], self.y[which], self.errors[which], none, none, self.exact)
+
+
+def transform_of(y: np.ndarray, power: float | None) -> TargetTransform:
+    return Standardise.of(y) if power is None else YeoJohnson.of(y, power)
+
+
+def tensors(data: Data, transform: TargetTransform) -> tuple[Tensor, Tensor, Tensor]:
+    """X, y and noise in model units."""
+    with np.errstate(divide="ignore", over="ignore"):
+        noise = np.exp(2 * (np.log(data.errors) + transform.log_slope(data.y)))
+    noise = noise.clip(max=_MOST_NOISE)
+    arrays = data.X, transform.forward(data.y), noise
+    X, y, noise = (torch.from_numpy(np.ascontiguousarray(a)) for a in arrays)
+    return X, y, noise
+
+
+def evenly(n: int, most: int) -> np.ndarray:
+    """Up to `most` of n rows, evenly over the run: the last trials crowd around the optimum."""
+    return np.unique(np.linspace(0, n - 1, min(n, most)).round().astype(int))
+
+
+def fingerprint(data: Data, n: int) -> tuple[bytes, ...]:
+    """What a fit to the first n trials depends on."""
+    return data.X[:n].tobytes(), data.y[:n].tobytes(), data.errors[:n].tobytes()

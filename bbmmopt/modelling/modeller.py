@@ -1,0 +1,170 @@
+"""From told trials to a fitted posterior, again and again, at little cost and by data alone."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+
+from bbmmopt.modelling.belief import Belief, believe
+from bbmmopt.modelling.data import (
+    Data,
+    evenly,
+    fingerprint,
+    tensors,
+    threads_for,
+    transform_of,
+)
+from bbmmopt.modelling.model import (
+    FINE,
+    LARGE_FROM,
+    NOISY,
+    ROUGH,
+    fit_afresh,
+    fitted,
+    loo_density,
+    make_model,
+)
+from bbmmopt.space import Space
+from bbmmopt.transforms import Standardise, TargetTransform, YeoJohnson
+from surrogate import ExactGP, Posterior
+
+# From this n on, a fit starts from the parameters found for an earlier, smaller set of trials.
+_WARM_FROM = 12
+_GROWTH = 1.25  # the sizes of those sets: 12, 15, 19, 24, …
+_CHOICE_ROWS = 128  # the transform of the targets is chosen on at most this many trials
+_REFINE_FROM = 256  # from here on, it pays to start later fits from one to all n' trials
+_WARP_FROM = 5  # different values, below which a power is not to be told from the data
+
+# From LARGE_FROM trials on, a posterior of the first n' is kept, n' the largest of a finer sequence
+# of sizes, and the trials since then are appended to it. Its variances are those of a cached root,
+# a little too large: exact ones would take seconds to minutes an ask. Weights come from a Cholesky
+# factor while one fits easily, from products beyond.
+_GROWTH_LARGE = 1.06
+# Parameters are fitted to at most this many then: more would tell them apart no better, and at
+# n = 50,000 a fit to all had not ended after ten minutes.
+_LARGE_FIT_ROWS = 10_000
+
+
+@dataclass(frozen=True)
+class _Checkpoint:
+    """A model fitted from nothing to the first trials, and the transform that served it better."""
+
+    key: tuple[bytes, ...]
+    model: ExactGP
+    power: float | None  # of the Yeo-Johnson transform; None where plain targets are better
+
+
+@dataclass(frozen=True)
+class _Base:
+    """The posterior of the first n' of many trials, to which the others are appended."""
+
+    key: tuple[bytes, ...]
+    posterior: Posterior
+    transform: TargetTransform
+
+
+class Modeller:
+    """Fits models, and remembers what makes the next fit quick without changing its result.
+
+    The parameters for a set of n trials are found from the parameters for the first n' of them (by
+    trial number; n' the largest of 12, 15, 19, 24, … up to n), which are found from those for at
+    most 128 spread over these, and they from the priors' start values. So they depend on the data
+    alone, not on the order in which results came in or on what an earlier process happened to fit:
+    a resumed run proposes what an uninterrupted one does.
+
+    At n' both transforms of the targets are tried, and the one whose leave-one-out predictions
+    give the values the higher density is used until the next n'.
+
+    From 3,000 trials on the sizes n' lie 6 % apart. The parameters, the scale of the targets and
+    the posterior of the first n' stay until the next of them; only what was told since is added.
+    """
+
+    def __init__(self, space: Space) -> None:
+        self._space = space
+        self._checkpoint: _Checkpoint | None = None
+        self._base: _Base | None = None
+        self._last: tuple[tuple[bytes, ...], Belief] | None = None
+
+    def belief(self, data: Data) -> Belief:
+        """The belief after these data; the same object when asked again about the same data."""
+        key = (*fingerprint(data, len(data.y)), data.pending.tobytes(), data.failed.tobytes())
+        if self._last is None or self._last[0] != key:
+            with threads_for(len(data.y)):
+                self._last = key, self._build(data)
+        return self._last[1]
+
+    def _build(self, data: Data) -> Belief:
+        n = len(data.y)
+        if data.exact and data.contradicts_itself():
+            data = replace(data, exact=False)
+        if n == 0:
+            model = make_model(self._space, exact=data.exact)
+            empty = torch.empty(0, len(self._space), dtype=torch.float64)
+            return believe(model.condition(empty, empty[:, 0]), Standardise.of(data.y), data)
+        size = _checkpoint_size(n)
+        if n >= LARGE_FROM:
+            return self._extend(self._large(data.rows(slice(size))), data)
+        start = self._start(data.rows(slice(size)))
+        transform = transform_of(data.y, start.power)
+        model = fitted(start.model, data, transform, FINE)
+        return believe(model.condition(*tensors(data, transform)), transform, data)
+
+    def _large(self, data: Data) -> _Base:
+        """The posterior of many trials, parameters fitted to all or many of them."""
+        key = fingerprint(data, len(data.y))
+        if self._base is None or self._base.key != key:
+            self._base = None  # before the next one is made: each may hold K
+            start = self._start(data)
+            transform = transform_of(data.y, start.power)
+            model = fitted(start.model, data, transform, FINE, most=_LARGE_FIT_ROWS)
+            self._base = _Base(key, model.condition(*tensors(data, transform)), transform)
+        return self._base
+
+    def _extend(self, base: _Base, data: Data) -> Belief:
+        """The belief after all trials from that after the first of them."""
+        n = len(base.posterior.y)
+        posterior = base.posterior
+        if n < len(data.y):
+            posterior = posterior.append(*tensors(data.rows(slice(n, None)), base.transform))
+        return believe(posterior, base.transform, data)
+
+    def _start(self, data: Data) -> _Checkpoint:
+        """The model of the first n' trials, fitted from the priors' start values."""
+        key = fingerprint(data, len(data.y))
+        if self._checkpoint is None or self._checkpoint.key != key:
+            # Twenty evaluations for each transform are spent on few rows, which tell enough.
+            few = data.rows(evenly(len(data.y), _CHOICE_ROWS))
+            model, power = self._choose(few)
+            if len(data.y) > _REFINE_FROM:
+                model = fitted(model, data, transform_of(data.y, power), FINE)
+            self._checkpoint = _Checkpoint(key, model, power)
+        return self._checkpoint
+
+    def _choose(self, data: Data) -> tuple[ExactGP, float | None]:
+        """The better of two models, and the power its targets are warped with, if they are."""
+        plain, prior = Standardise.of(data.y), make_model(self._space, exact=data.exact)
+        model = fit_afresh(prior, data, plain)
+        if len(np.unique(data.y)) < _WARP_FROM:
+            return model, None
+        warped = YeoJohnson.of(data.y)
+        # Half the evaluations, unless what the plain targets led to is no guide.
+        is_guide = float(model.noise.detach()) <= NOISY
+        other = fitted(model, data, warped, ROUGH) if is_guide else fit_afresh(prior, data, warped)
+        kept = data.y > plain.low  # the density of a value that was cut means nothing
+        gain = loo_density(other, data, warped, kept) - loo_density(model, data, plain, kept)
+        return (other, warped.power) if gain > 0 else (model, None)
+
+
+def _checkpoint_size(n: int) -> int:
+    """The largest of 12, 15, 19, 24, … up to n, finer from 3000 on; n itself below 12."""
+    if n < _WARM_FROM:
+        return n
+    size = _WARM_FROM
+    while True:
+        larger = math.ceil(size * (_GROWTH if size < LARGE_FROM else _GROWTH_LARGE))
+        if larger > n:
+            return size
+        size = larger
