@@ -16,6 +16,11 @@ from surrogate.workspace import Workspace
 
 _COINCIDENT = 1e-30  # see `stationary`
 
+# With n points and N numbers, a product by `GradientOperator` takes as long as one with
+# (12 + 3 d) n² stored entries, and may take this much longer than one with the N² of K: these are
+# made, and differentiated, in the time of some 75 products with 16 columns.
+_PAYS = 4.0
+
 
 class WithGradients(Kernel):
     """k of rows [x, i]: f(x) for i = 0, ∂f/∂x_i for i = 1 … d.
@@ -27,6 +32,7 @@ class WithGradients(Kernel):
         Cov(∂_i f, ∂_j f') = -s² (4 g'' δ_i δ_j / (ℓ_i ℓ_j) + 2 g' [i = j] / ℓ_i²)
 
     The constant c² is the variance of a mean of f, whose gradient is 0 as that of any constant.
+    Where many numbers belong to one x, products with K are made by `GradientOperator`.
 
     Source: Rasmussen & Williams (2006), section 9.4; Solak et al. (2003), Derivative observations
     in Gaussian process models of dynamic systems.
@@ -146,11 +152,14 @@ class WithGradients(Kernel):
         return self.offset, self.kernel.lengthscale, self.kernel.variance
 
     def operator(self, X: Tensor, workspace: Workspace | None = None) -> GradientOperator | None:
-        i = self._index(X)
-        points = len(X[:, :-1].unique(dim=0))
-        if not bool((i > 0).any()) or points == len(X):
+        column = self._index(X)
+        if not bool((column > 0).any()):
             return None
-        return GradientOperator(self, X, workspace=workspace)
+        points, row = X[:, :-1].detach().unique(dim=0, return_inverse=True)
+        (n, d), N = points.shape, len(X)
+        if (12 + 3 * d) * n * n > _PAYS * N * N:
+            return None
+        return GradientOperator(self, points, row, column, workspace=workspace)
 
     def _direction(self, i: Tensor, scale: Tensor) -> Tensor:
         """Rows of diag(scale), the i-th for i > 0, 0 for a value: shape (..., n, d)."""

@@ -13,6 +13,7 @@ from surrogate.kernels.gradients import WithGradients
 from surrogate.kernels.stationary import RBF, Matern52
 from surrogate.models.exact import ExactGP
 from surrogate.models.noise import NoisePerTask
+from surrogate.models.paths import SamplePaths
 from surrogate.models.posterior import Posterior, PosteriorInfo
 from surrogate.models.priors import DIMENSION_SCALED, PriorSet
 from surrogate.solvers.auto import Solver
@@ -38,8 +39,11 @@ class GradientGP(ExactGP):
 
     Y has a column for the value and one for each derivative; NaN is what was not observed. Targets
     are to be centred, and gradients scaled as they are: with y = (y₀ - a) / b, ∇y = ∇y₀ / b. It is
-    `ExactGP` on one row [x, i] for each number, see `WithGradients`: by Cholesky factors while
-    these are few, else by products, for which K is kept or computed in tiles by the budget.
+    `ExactGP` on one row [x, i] for each number, see `WithGradients`: by a Cholesky factor of the
+    N numbers while these are few, else by products. Where most points have gradients, a product
+    takes O(n² d) a column for n points, see `GradientOperator`, and their n × n matrices are kept
+    while a third of the memory holds them; else K is, or computed in tiles, by storage and budget
+    of the solver.
 
     Args:
         kernel: `RBF` or `Matern52`.
@@ -163,6 +167,12 @@ class GradientPosterior:
         """Draw `count` joint samples of f at the rows of X (m, d): (count, m)."""
         return self.long.sample(self._values(as_matrix("X", X)), count, generator)
 
+    def sample_paths(
+        self, count: int, generator: torch.Generator, features: int = 2048
+    ) -> GradientPaths:
+        """Draw `count` functions that have gradients: see `SamplePaths`."""
+        return GradientPaths(self.model, self.long.sample_paths(count, generator, features))
+
     def append(self, X: Tensor, y: Tensor, noise: Tensor | None = None) -> GradientPosterior:
         """The posterior after more data, given as for `condition`; this one stays as it is."""
         return GradientPosterior(self.long.append(*self.model.as_data(X, y, noise)))
@@ -172,3 +182,47 @@ class GradientPosterior:
 
     def _points(self, X: Tensor) -> Tensor:
         return as_points(X, self.model.columns)
+
+
+@dataclass(frozen=True)
+class GradientPaths:
+    """Functions drawn from a posterior, and their gradients.
+
+    Attributes:
+        model: Knows the rows.
+        long: The functions of rows [x, i].
+    """
+
+    model: GradientGP
+    long: SamplePaths
+
+    @property
+    def count(self) -> int:
+        """How many paths."""
+        return self.long.count
+
+    def __call__(self, X: Tensor) -> Tensor:
+        """Values of every path; differentiable in X.
+
+        Args:
+            X: Shape (m, d), where all paths are evaluated, or (count, m, d), where path i is
+                evaluated at X[i].
+
+        Returns:
+            Shape (count, m).
+        """
+        return self._at(X, torch.zeros(1)).squeeze(-1)
+
+    def gradient(self, X: Tensor) -> Tensor:
+        """∂f/∂x_i of every path, without autograd: shape (count, m, d); X as above."""
+        return self._at(X, torch.arange(1, 1 + self.model.columns))
+
+    def _at(self, X: Tensor, which: Tensor) -> Tensor:
+        """What `which` (k,) says of every path: shape (count, m, k)."""
+        X = as_points(X, self.model.columns)
+        if X.shape[:-2] not in ((), (self.count,)) or X.ndim < 2:
+            raise ValueError(
+                f"X must have shape (m, d) or ({self.count}, m, d); got {tuple(X.shape)}."
+            )
+        rows = self.model.rows(X, which)  # (..., m, k, d + 1)
+        return self.long(rows.flatten(-3, -2)).unflatten(-1, rows.shape[-3:-1])

@@ -2,6 +2,7 @@
 
 from surrogate.operators.base import CovarianceOperator, LinearOperator
 from surrogate.operators.basic import Dense, Diagonal, ScaledOperator, SumOperator
+from surrogate.operators.gradients import GradientOperator
 from surrogate.operators.kernel import KernelOperator, default_budget
 from surrogate.operators.structured import Interpolated, Kronecker, Toeplitz
 from surrogate.operators.table import TableKernelOperator, TableOperator, Term
@@ -10,6 +11,7 @@ __all__ = [
     "CovarianceOperator",
     "Dense",
     "Diagonal",
+    "GradientOperator",
     "Interpolated",
     "KernelOperator",
     "Kronecker",

@@ -6,6 +6,7 @@ import pytest
 import torch
 from oracles import assert_mean_within, normal, uniform
 from torch import Tensor
+from torch.autograd import gradcheck
 
 from surrogate import (
     BBMM,
@@ -18,6 +19,7 @@ from surrogate import (
     WithGradients,
     fit,
 )
+from surrogate.models.gradients import GradientPaths
 
 NAN = math.nan
 BASES = {"rbf": RBF(2, [0.5, 0.8], 1.4), "matern52": Matern52(2, [0.5, 0.8], 1.4)}
@@ -170,13 +172,105 @@ def test_values_alone_and_appended_gradients_are_taken_too(rng):
     )
 
 
-def test_a_large_set_of_gradients_is_multiplied_in_tiles(rng):
+@pytest.mark.parametrize(("budget", "storage"), [(10**6, "float64"), (0, "tiles")])
+def test_a_large_set_of_gradients_is_multiplied_by_its_points(budget, storage, rng, monkeypatch):
+    monkeypatch.setattr("surrogate.operators.gradients.default_budget", lambda: budget)
     X, Y = data(rng, 60)
+    posterior = GradientGP(BASES["rbf"], noise=0.01, solver=BBMM(tolerance=1e-8)).condition(X, Y)
+    assert posterior.info.storage == storage
+    exact = GradientGP(BASES["rbf"], noise=0.01, solver=Cholesky()).condition(X, Y)
+    torch.testing.assert_close(posterior.marginals(X)[0], exact.marginals(X)[0], rtol=0, atol=1e-5)
+
+
+def test_a_large_set_of_few_gradients_is_multiplied_in_tiles(rng):
+    X, Y = data(rng, 60)
+    Y[6:, 1:] = NAN
     solver = BBMM(budget=0, tolerance=1e-8)
     posterior = GradientGP(BASES["rbf"], noise=0.01, solver=solver).condition(X, Y)
     assert posterior.info.storage == "tiles"
     exact = GradientGP(BASES["rbf"], noise=0.01, solver=Cholesky()).condition(X, Y)
     torch.testing.assert_close(posterior.marginals(X)[0], exact.marginals(X)[0], rtol=0, atol=1e-5)
+
+
+# --------------------------------------------------------------------------------------
+# Sample paths.
+# --------------------------------------------------------------------------------------
+
+
+def posterior_of(base, rng: torch.Generator, noise: tuple[float, float] = (0.05, 0.2)):
+    """Of a value and gradients at a few points, some missing."""
+    X, Y = data(rng, 5)
+    Y[1, 0], Y[2, 1:] = NAN, NAN
+    return GradientGP(base, noise=noise).condition(X, Y), X, Y
+
+
+def numbers(paths: GradientPaths, X: Tensor) -> Tensor:
+    """A value and both derivatives at each point, as `rows` has them: (count, 3 m)."""
+    return torch.cat([paths(X).unsqueeze(-1), paths.gradient(X)], -1).flatten(1)
+
+
+@EVERY_BASE
+def test_over_many_draws_paths_have_the_mean_and_covariance_of_the_posterior(base, rng):
+    posterior, X, _ = posterior_of(base, rng)
+    X = torch.cat([uniform(rng, 3, 2), X[:1]])
+    mean, covariance = posterior.long.joint(rows(X))
+    means, products = [], []
+    for _ in range(300):
+        off = numbers(posterior.sample_paths(64, rng, features=64), X) - mean
+        means.append(off.mean(0))
+        products.append(off.T @ off / 64)
+    assert_mean_within(torch.stack(means), 0.0)
+    assert_mean_within(torch.stack(products), covariance)
+
+
+@EVERY_BASE
+def test_the_gradient_of_a_path_is_that_of_its_values(base, rng):
+    f, X = posterior_of(base, rng)[0].sample_paths(3, rng, features=32), uniform(rng, 4, 2)
+    assert f.count == 3 and f(X).shape == (3, 4) and f.gradient(X).shape == (3, 4, 2)
+    own = uniform(rng, 3, 4, 2).requires_grad_()
+    (slopes,) = torch.autograd.grad(f(own).sum(), own)
+    torch.testing.assert_close(f.gradient(own).detach(), slopes, rtol=1e-7, atol=1e-9)
+    for i in range(3):
+        torch.testing.assert_close(f(own)[i], f(own[i])[i])
+        torch.testing.assert_close(f.gradient(own)[i], f.gradient(own[i])[i])
+    assert gradcheck(f, (X.requires_grad_(),))
+    assert gradcheck(f.gradient, (X,))
+
+
+def test_the_same_generator_state_gives_the_same_paths(rng):
+    posterior, X, _ = posterior_of(BASES["rbf"], rng)
+    first, second = (
+        numbers(posterior.sample_paths(3, torch.Generator().manual_seed(1)), X) for _ in range(2)
+    )
+    assert torch.equal(first, second)
+
+
+@EVERY_BASE
+def test_paths_go_through_observations_without_noise(base, rng):
+    posterior, X, Y = posterior_of(base, rng, (1e-8, 1e-8))
+    values, there = numbers(posterior.sample_paths(5, rng), X), ~Y.flatten().isnan()
+    expected = Y.flatten()[there].expand(5, -1)
+    torch.testing.assert_close(values[:, there], expected, rtol=0, atol=2e-3)
+
+
+@pytest.mark.parametrize("solver", [Cholesky(), BBMM(tolerance=1e-11)])
+def test_paths_are_drawn_by_any_solver(solver, rng):
+    X, Y = data(rng)
+    paths = GradientGP(BASES["rbf"], noise=(0.01, 0.04), solver=solver).condition(X, Y)
+    drawn = numbers(paths.sample_paths(3, torch.Generator().manual_seed(1)), X)
+    exact = GradientGP(BASES["rbf"], noise=(0.01, 0.04), solver=Cholesky()).condition(X, Y)
+    expected = numbers(exact.sample_paths(3, torch.Generator().manual_seed(1)), X)
+    torch.testing.assert_close(drawn, expected, rtol=0, atol=1e-6)
+
+
+def test_points_that_are_not_those_of_paths_are_refused(rng):
+    f = posterior_of(BASES["rbf"], rng)[0].sample_paths(4, rng, features=16)
+    for ask in (f, f.gradient):
+        for wrong in (uniform(rng, 3, 2, 2), uniform(rng, 1, 4, 2, 2), uniform(rng, 2)):
+            with pytest.raises(ValueError, match=r"X must have shape \(m, d\) or \(4, m, d\); got"):
+                ask(wrong)
+        with pytest.raises(ValueError, match=r"2 column\(s\)"):
+            ask(uniform(rng, 3, 3))
 
 
 def test_what_does_not_fit_together_is_refused(rng):
