@@ -2,6 +2,7 @@
 
 from surrogate.models.compare import Compared, Comparison, compare
 from surrogate.models.exact import ExactGP
+from surrogate.models.fantasies import Fantasies
 from surrogate.models.fit import FitReport, UnscaledData, fit
 from surrogate.models.gradients import GradientGP, GradientPosterior
 from surrogate.models.grid import CoarseGrid, GridGP, GridPosterior
@@ -25,6 +26,7 @@ __all__ = [
     "compare",
     "Heteroskedastic",
     "ExactGP",
+    "Fantasies",
     "FitReport",
     "Homoskedastic",
     "InducingGP",

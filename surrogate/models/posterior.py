@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from torch import Tensor
@@ -23,6 +24,9 @@ from surrogate.solvers.auto import Auto, Choice, for_prediction
 from surrogate.solvers.base import SolveInfo
 from surrogate.solvers.bbmm import BBMM
 from surrogate.solvers.cholesky import Cholesky
+
+if TYPE_CHECKING:
+    from surrogate.models.fantasies import Fantasies
 
 # Variances are never below this fraction of the prior variance: what is smaller is rounding.
 _RELATIVE_FLOOR = 1e-14
@@ -123,7 +127,7 @@ class Posterior:
         X = self._points(X)
         flat = X.reshape(-1, X.shape[-1])
         if flat.requires_grad and torch.is_grad_enabled():
-            mean, std = _Marginals.apply(flat, self)
+            mean, std = ByLinearise.apply(flat, self)
         else:
             parts = [self._marginals(part) for part in self._parts(flat)]
             mean, std = (torch.cat(column) for column in zip(*parts, strict=True))
@@ -148,10 +152,15 @@ class Posterior:
     @torch.no_grad()
     def _marginals(self, X: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and standard deviation at X (m, d), in one piece."""
+        k, std = self._spread(X)
+        return self.model.constant + k @ self._cache.alpha, std
+
+    @torch.no_grad()
+    def _spread(self, X: Tensor) -> tuple[Tensor, Tensor]:
+        """Covariances with the data (m, n) and standard deviations (m,) at X (m, d)."""
         prior, k = self._covariances(X)
         variance = prior - self._cache.explain(k, prior).amount
-        floor = prior * _RELATIVE_FLOOR
-        return self.model.constant + k @ self._cache.alpha, torch.maximum(variance, floor).sqrt()
+        return k, torch.maximum(variance, prior * _RELATIVE_FLOOR).sqrt()
 
     def _covariances(self, X: Tensor) -> tuple[Tensor, Tensor]:
         """Prior variances (m,) of f at X (m, d), and its covariances with the data (m, n)."""
@@ -169,17 +178,21 @@ class Posterior:
             Mean (m,), standard deviation (m,), and a function that takes two (m,) tensors and
             returns the gradient, shape (m, d).
         """
+        pullback = self._linearise_spread(X)
         with torch.no_grad():
-            model, cache = self.model, self._cache
-            prior = model.kernel.diagonal(X)  # (m,)
-            linearised = model.kernel.linearise(X, self.X)
-            k = linearised.K  # (m, n)
-            mean = model.constant + k @ cache.alpha
-            explained = cache.explain(k, prior)
-            floor = prior * _RELATIVE_FLOOR
-            variance = torch.maximum(prior - explained.amount, floor)
-            std = variance.sqrt()
-        return mean, std, Pullback(self, X, linearised, explained, std, variance > floor)
+            mean = self.model.constant + pullback.linearised.K @ self._cache.alpha
+        return mean, pullback.std, pullback
+
+    @torch.no_grad()
+    def _linearise_spread(self, X: Tensor) -> Pullback:
+        """`linearise` but for the mean: α is not asked for."""
+        kernel = self.model.kernel
+        prior = kernel.diagonal(X)  # (m,)
+        linearised = kernel.linearise(X, self.X)
+        explained = self._cache.explain(linearised.K, prior)
+        floor = prior * _RELATIVE_FLOOR
+        variance = torch.maximum(prior - explained.amount, floor)
+        return Pullback(self, X, linearised, explained, variance.sqrt(), variance > floor)
 
     def variance_bounds(self, X: Tensor) -> tuple[Tensor, Tensor]:
         """Two numbers that the variance of f at each x is certainly between, rounding apart.
@@ -223,6 +236,33 @@ class Posterior:
         k = model.kernel(X, self.X)  # (..., q, n)
         covariance = model.kernel(X, X) - cache.quadratic(k)
         return model.constant + k @ cache.alpha, covariance
+
+    def covariance(self, X1: Tensor, X2: Tensor) -> Tensor:
+        """Covariance of f at X1 with f at X2; differentiable in both.
+
+            k(X1, X2) - k(X1, X) K̂⁻¹ k(X, X2)
+
+        One solve for X2, and one for X1 if X2 wants a gradient. Where K̂ is not factored, it is off
+        by what these leave, not by the square of that as `joint` is.
+
+        Args:
+            X1: Shape (..., d).
+            X2: Shape (k, d).
+
+        Returns:
+            Shape (..., k).
+        """
+        X1, X2 = self._points(X1), self._points(X2)
+        covariance = self.covariance_with(X2)(X1)
+        if X2.requires_grad and torch.is_grad_enabled():
+            other = self.covariance_with(X1.reshape(-1, X1.shape[-1]))(X2)  # (k, m)
+            # A term that is zero, and whose derivative is that in X2.
+            covariance = covariance + (other - other.detach()).mT.reshape(covariance.shape)
+        return covariance
+
+    def covariance_with(self, X2: Tensor) -> CovarianceWith:
+        """X1 ↦ `covariance(X1, X2)` for one X2 (k, d), held: solved for once."""
+        return CovarianceWith.of(self, as_matrix("X2", X2, self.X.shape[-1]))
 
     def sample(self, X: Tensor, count: int, generator: torch.Generator) -> Tensor:
         """Draw `count` joint samples of f at the rows of X (m, d): shape (count, m).
@@ -284,6 +324,25 @@ class Posterior:
             cache = self._cache.append(K12, K22, residual, X, variances)
         return Posterior(self.model, X, y, noise, cache, self._choice)
 
+    def fantasise(self, X: Tensor, Y: Tensor, noise: Tensor | None = None) -> Fantasies:
+        """Beliefs after f at X has turned out as each row of Y; this one stays as it is.
+
+        The data are extended once, by `append`; one solve with S columns finds all the weights.
+
+        f is known without noise, but for 1e-10 of the mean prior variance: without that, points
+        that coincide, or lie on the data, could not be told from a contradiction. That leaves
+        standard deviations of 1e-5 of the prior's.
+
+        Args:
+            X: Shape (k, d); k may be 0.
+            Y: Values of f, shape (S, k).
+            noise: Where Y are observations: the variance of each, shape (k,), NaN where the
+                model's σ² is to be used; what is less than the above counts as that.
+        """
+        from surrogate.models.fantasies import Fantasies
+
+        return Fantasies.of(self, X, Y, noise)
+
     def leave_one_out(self) -> tuple[Tensor, Tensor]:
         """Prediction of each y_i, noise included, from all the others: mean and std, each (n,).
 
@@ -297,7 +356,7 @@ class Posterior:
 
     def _parts(self, X: Tensor) -> tuple[Tensor, ...]:
         """Rows of X, as many at once as their covariances with the data may take memory."""
-        return X.split(max(1, _CHUNK // max(len(self.y), 1)))
+        return _pieces(X, len(self.y))
 
     def _points(self, X: Tensor) -> Tensor:
         return as_points(X, self.X.shape[-1])
@@ -316,11 +375,13 @@ class Pullback:
 
     def __call__(self, by_mean: Tensor, by_std: Tensor) -> Tensor:
         """Gradient in X, shape (m, d), of a loss with these gradients in mean and std (m,)."""
-        cache = self.posterior._cache
+        return self.of_means(by_mean.unsqueeze(-1) * self.posterior._cache.alpha, by_std)
+
+    def of_means(self, G: Tensor, by_std: Tensor) -> Tensor:
+        """The same for means that are linear in k = k(X, data): G (m, n) is ∂loss/∂k by them."""
         # std² = k(x, x) - kᵀK̂⁻¹k
         w = torch.where(self.free, by_std / self.std, 0.0)  # -2 ∂loss/∂(kᵀK̂⁻¹k), (m,)
-        G = by_mean.unsqueeze(-1) * cache.alpha - w.unsqueeze(-1) * self.explained.weights()
-        gradient = self.linearised.inputs(G)
+        gradient = self.linearised.inputs(G - w.unsqueeze(-1) * self.explained.weights())
         with torch.enable_grad():
             X = self.X.detach().requires_grad_(True)
             prior = self.posterior.model.kernel.diagonal(X)
@@ -329,13 +390,72 @@ class Pullback:
         return gradient
 
 
-class _Marginals(torch.autograd.Function):
-    """`Posterior.linearise` for autograd."""
+@dataclass(frozen=True)
+class CovarianceWith:
+    """Covariances of f with f at k points, as a function.
+
+        x ↦ k(x, X2) - k(x, X) K̂⁻¹ k(X, X2)
+
+    Attributes:
+        posterior: Of f.
+        points: X and X2, shape (n + k, d).
+        weights: -K̂⁻¹k(X, X2) above the identity, shape (n + k, k).
+    """
+
+    posterior: Posterior
+    points: Tensor
+    weights: Tensor
 
     @staticmethod
-    def forward(ctx: Any, X: Tensor, posterior: Posterior) -> tuple[Tensor, Tensor]:
-        mean, std, ctx.pullback = posterior.linearise(X)
-        return mean, std
+    @torch.no_grad()
+    def of(posterior: Posterior, X2: Tensor) -> CovarianceWith:
+        """One solve with a column for each row of X2 (k, d)."""
+        k = posterior._covariances(X2)[1]  # (k, n)
+        solved = posterior.solve(k.mT) if k.numel() else k.mT
+        one = torch.eye(len(X2), dtype=X2.dtype)
+        return CovarianceWith(posterior, torch.cat([posterior.X, X2]), torch.cat([-solved, one]))
+
+    def __call__(self, X: Tensor) -> Tensor:
+        """Covariances at X (..., d), shape (..., k); differentiable in X."""
+        X = self.posterior._points(X)
+        flat = X.reshape(-1, X.shape[-1])
+        if flat.requires_grad and torch.is_grad_enabled():
+            (out,) = ByLinearise.apply(flat, self)
+        else:
+            out = torch.cat([self._at(part) for part in _pieces(flat, len(self.points))])
+        return out.reshape(*X.shape[:-1], out.shape[-1])
+
+    def _at(self, X: Tensor) -> Tensor:
+        k = X.new_empty(len(X), len(self.points))
+        return self.posterior.model.kernel.evaluate(X, self.points, k) @ self.weights
+
+    def linearise(self, X: Tensor) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
+        """The same at X (m, d) without autograd, and the map from ∂/∂covariance to ∂/∂X."""
+        with torch.no_grad():
+            linearised = self.posterior.model.kernel.linearise(X, self.points)
+            covariance = linearised.K @ self.weights
+
+        def pullback(by_covariance: Tensor) -> Tensor:
+            return linearised.inputs(by_covariance @ self.weights.mT)
+
+        return covariance, pullback
+
+
+class HasLinearise(Protocol):
+    """What knows its derivative in X (m, d)."""
+
+    def linearise(self, X: Tensor, /) -> tuple[Any, ...]:
+        """Tensors, and the map from the gradients in them to the gradient in X."""
+        ...
+
+
+class ByLinearise(torch.autograd.Function):
+    """What `linearise` returns, for autograd."""
+
+    @staticmethod
+    def forward(ctx: Any, X: Tensor, function: HasLinearise) -> tuple[Tensor, ...]:
+        *values, ctx.pullback = function.linearise(X)
+        return tuple(values)
 
     @staticmethod
     @once_differentiable
@@ -343,3 +463,8 @@ class _Marginals(torch.autograd.Function):
         ctx: Any, *gradients: Tensor
     ) -> tuple[Tensor, None]:
         return ctx.pullback(*gradients), None
+
+
+def _pieces(X: Tensor, n: int) -> tuple[Tensor, ...]:
+    """Rows of X, as many at once as their covariances with n points may take memory."""
+    return X.split(max(1, _CHUNK // max(n, 1)))
