@@ -3,21 +3,28 @@
 Imports no torch: the command line shows stored trials without waiting for it.
 """
 
+from collections.abc import Mapping
+from typing import Any
+
 from bbmmopt.problem import Problem
 from bbmmopt.trial import Trial
 
 # The names an acquisition function goes by, and what they stand for.
 ACQUISITIONS = {
+    "auto": "whichever suits the problem and the data",
     "log_ei": "log expected improvement",
+    "noisy_log_ei": "log expected improvement on a best value that noise hides",
     "log_pi": "log probability of improvement",
     "ucb": "upper confidence bound",
     "mean": "posterior mean",
+    "log_ehvi": "log expected hypervolume improvement",
+    "feasibility": "log probability that all constraints hold",
 }
 
 
 def explain(trial: Trial, problem: Problem) -> str:
     """Why this point: which phase, model and acquisition value it came from."""
-    origin, name = trial.origin, problem.names[0]
+    origin = trial.origin
     head = f"Trial {trial.number}"
     match origin.get("phase"):
         case "enqueued":
@@ -32,22 +39,47 @@ def explain(trial: Trial, problem: Problem) -> str:
                 f"{head} belongs to the start, which spreads points evenly{because}: it is {where}."
             )
         case "model":
-            model, predicted = origin["model"], origin["predicted"]
-            value = problem.from_model([predicted["value"]])[name]
+            model = origin["model"]
             lengths = ", ".join(
                 f"{column.name} {length:.3g}"
                 for column, length in zip(problem.space.columns, model["lengthscales"], strict=True)
                 if column.kind in ("continuous", "ordered")
             )
+            because = f", because {origin['because']}" if "because" in origin else ""
             lines = [
                 f"{head} has the largest {ACQUISITIONS[origin['acquisition']]} "
-                f"({origin['acquisition_value']:.4g}) of {origin['candidates_scored']} candidates.",
+                f"({origin['acquisition_value']:.4g}) of {origin['candidates_scored']} "
+                f"candidates{because}.",
                 f"The model saw {model['trials']} complete, {model['pending']} pending and "
-                f"{model['failed']} failed trials, and expected {name} = {value:.4g} "
-                f"± {predicted['uncertainty']:.2g} there.",
+                f"{model['failed']} failed trials, and expected {_expected(origin, problem)} "
+                f"there.",
+                *_chances(origin, problem),
                 f"Lengthscales, as fractions of each range: {lengths}.",
                 f"Targets: {model['targets']}; priors: {model['priors']}; "
                 f"noise variance {model['noise_variance']:.2g} of the targets' variance.",
             ]
             return "\n".join(lines)
     return f"{head}: its origin is not known."
+
+
+def _expected(origin: Mapping[str, Any], problem: Problem) -> str:
+    """What was expected of each objective, in the user's sign."""
+    predicted = [origin["predicted"], *origin.get("predicted_others", [])]
+    values = problem.from_model([p["value"] for p in predicted])
+    return " and ".join(
+        f"{name} = {value:.4g} ± {p['uncertainty']:.2g}"
+        for (name, value), p in zip(values.items(), predicted, strict=True)
+    )
+
+
+def _chances(origin: Mapping[str, Any], problem: Problem) -> list[str]:
+    """How likely constraints were thought to hold, and the trial to succeed."""
+    chances = [
+        f"{constraint.name} to hold with probability {chance:.2g}"
+        for constraint, chance in zip(
+            problem.constraints, origin.get("constraints_hold", []), strict=False
+        )
+    ]
+    if "success" in origin:
+        chances.append(f"the trial to succeed with probability {origin['success']:.2g}")
+    return [f"It expected {', and '.join(chances)}."] if chances else []

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -11,14 +10,13 @@ from typing import Any, overload
 
 import numpy as np
 
-from bbmmopt.modelling import Belief, Data
+from bbmmopt.modelling import LABEL_ERROR, Belief, Beliefs, Data
 from bbmmopt.storage import NumberTaken
 from bbmmopt.strategies import (
     Acquisition,
     Global,
     Request,
     SpaceExhausted,
-    SpaceFilling,
     make_acquisition,
 )
 from bbmmopt.study import FailedTrialWarning, NoCompleteTrial, Study, StudyDiffers, checked_name
@@ -27,7 +25,6 @@ from bbmmopt.trial import Trial, TrialState
 __all__ = [
     "FailedTrialWarning",
     "NoCompleteTrial",
-    "NotModelledWarning",
     "Optimizer",
     "Recommendation",
     "SpaceExhausted",
@@ -54,10 +51,6 @@ class Recommendation:
     uncertainty: float
 
 
-class NotModelledWarning(UserWarning):
-    """The problem has something that suggestions do not take into account yet."""
-
-
 class Optimizer(Study):
     """Suggests what to try next and learns from what came out.
 
@@ -76,8 +69,10 @@ class Optimizer(Study):
         maximize: Name of the objective that should be large.
         noise: "none" for an exact, repeatable objective; "unknown" learns the noise and never
             proposes a point twice; "noisy" learns it and may repeat points.
-        constraints: Names of numbers told along that must be at most 0. With constraints, or with
-            several objectives, suggestions are spread evenly: they are not modelled yet.
+        constraints: Names of numbers told along that must be at most 0.
+        reference_point: {objective: value} that counts as worthless, for several objectives: what
+            is worse in any of them adds nothing. Left out, a little beyond the worst values on the
+            front of the trials so far.
         storage: None keeps trials in memory; "study.db" in a file, which is opened again if it is
             there; or a Storage.
         study: Name of the study within the storage.
@@ -85,16 +80,17 @@ class Optimizer(Study):
         n_start: How many trials are spread over the space before the model takes over. Left out,
             twice the number of parameters, at least 5 and at most a fifth of the budget, or 20.
         budget: How many trials are planned, if known.
-        acquisition: What the model maximises: "log_ei" (log expected improvement), "log_pi", "ucb"
-            or "mean".
+        acquisition: What the model maximises. "auto", the default, goes by the problem and the
+            data: log expected improvement, on a best value that is drawn where noise or running
+            trials hide it, times the probability that constraints hold; with several objectives,
+            log expected hypervolume improvement. Or one by name: "log_ei", "noisy_log_ei",
+            "log_pi", "ucb", "mean".
 
     Raises:
         ValueError: If the problem makes no sense.
         StudyDiffers: If the storage holds this study with another problem, seed or setting.
         StorageError: If the storage cannot be opened.
     """
-
-    _warned = False
 
     @cached_property
     def _strategy(self) -> Global:
@@ -222,20 +218,7 @@ class Optimizer(Study):
         strategy = self._strategy
         if acquisition is not None and acquisition != strategy.acquisition:
             strategy = replace(strategy, acquisition=acquisition)  # with a model of its own
-        request = self._request(number, fixed)
-        if len(self.problem.objectives) > 1 or self.problem.constraints:
-            if not self._warned:
-                self._warned = True
-                warnings.warn(
-                    "several objectives and constraints are stored, but not modelled yet: "
-                    "suggestions are spread evenly over the space.",
-                    NotModelledWarning,
-                    stacklevel=4,
-                )
-            proposal = SpaceFilling(self.space).propose(request)
-            proposal.origin["because"] = "several objectives or constraints are not modelled yet"
-        else:
-            proposal = strategy.propose(request)
+        proposal = strategy.propose(self._request(number, fixed))
         return self.space.decode(proposal.x), proposal.origin
 
     def _left_behind(self, worker: str | None) -> Trial | None:
@@ -254,25 +237,27 @@ class Optimizer(Study):
     def recommend(self) -> Recommendation:
         """The point where the model expects the best value: what to use in the end.
 
-        The maximum of the posterior mean over the whole space, tried or not.
+        The maximum of the posterior mean over the whole space, tried or not; with constraints,
+        over the points where the model thinks all of them to hold with a probability of 95 %.
 
         Raises:
             NoCompleteTrial: If nothing was told yet.
-            ValueError: If there are several objectives or constraints.
+            ValueError: If there are several objectives.
         """
+        if len(self.problem.objectives) > 1:
+            raise ValueError(
+                f"with several objectives ({', '.join(self.problem.names)}) no point is the best; "
+                f"see pareto_front."
+            )
         with self._lock:
-            belief = self.belief()
-            if self.problem.constraints:
-                raise ValueError(
-                    "constraints are not modelled yet, and the point of best expected value may "
-                    "break them; `best` is the best trial that does not."
-                )
+            beliefs = self.beliefs()
+            belief = beliefs.first
             if not len(belief.data.y):
                 raise NoCompleteTrial(
                     "there is no complete trial yet to base a recommendation on: tell one first."
                 )
             request = replace(self._request(len(self._trials), {}), seen=frozenset())
-            found = self._strategy.find("mean", belief, request)
+            found = self._strategy.find("mean", beliefs, request)
             value, uncertainty = belief.predict(found.x[None])
         params = self.space.decode(found.x)
         return Recommendation(
@@ -282,33 +267,52 @@ class Optimizer(Study):
             float(uncertainty[0]),
         )
 
-    def belief(self) -> Belief:
-        """The fitted model after all trials so far: what plots and benchmarks look at.
+    def belief(self, name: str | None = None) -> Belief:
+        """The fitted model of one output after all trials so far.
+
+        Args:
+            name: An objective or a constraint; may be left out where there is one objective.
 
         Raises:
-            ValueError: If the problem has several objectives.
+            ValueError: If there is no such output, or it is not clear which is meant.
         """
-        if len(self.problem.objectives) > 1:
+        outputs = [*self.problem.names, *(c.name for c in self.problem.constraints)]
+        if name is None and len(self.problem.objectives) > 1:
             raise ValueError(
-                f"several objectives ({', '.join(self.problem.names)}) are not modelled yet."
+                f"there are several objectives: say which output is meant, one of "
+                f"{', '.join(outputs)}."
             )
+        if name is not None and name not in outputs:
+            raise ValueError(f"no output {name!r}; there are {', '.join(outputs)}.")
+        beliefs = self.beliefs()
+        every = [*beliefs.objectives, *beliefs.constraints]
+        return every[0 if name is None else outputs.index(name)]
+
+    def beliefs(self) -> Beliefs:
+        """The fitted models of all outputs after all trials so far."""
         with self._lock:
             self._sync()
-            return self._strategy.modeller.belief(self._data())
+            return self._strategy.modellers.beliefs(self._request(0, {}).known)
 
     def acquisition(self, name: str | None = None) -> Acquisition:
         """The acquisition function after all trials so far, over rows of the unit cube.
 
         Args:
-            name: "log_ei", "log_pi", "ucb" or "mean"; the study's own if left out.
+            name: See `Optimizer`; the study's own if left out.
 
         Raises:
             NoCompleteTrial: If nothing was told yet.
+            ValueError: If there is none of that name, or it does not suit the problem.
         """
-        belief = self.belief()
-        if not len(belief.data.y):
+        beliefs = self.beliefs()
+        if not len(beliefs.first.data.y):
             raise NoCompleteTrial("there is no complete trial yet to build on: tell one first.")
-        return make_acquisition(name or self._strategy.acquisition, belief)
+        return make_acquisition(
+            name or self._strategy.acquisition,
+            beliefs,
+            seed=self.seed,
+            reference=self.problem.reference,
+        )
 
     # ------------------------------------------------------------------------------ inside
 
@@ -319,23 +323,76 @@ class Optimizer(Study):
             for k, trial in self._trials.items()
             if not noisy or trial.state == TrialState.FAILED
         )
-        return Request(self._data(), number, self.seed, fixed, seen)
-
-    def _data(self) -> Data:
-        """What is known of the first objective, in order of trial number; larger is better."""
-        name, numbers = self.problem.names[0], sorted(self._trials)
         by_state: dict[TrialState, list[int]] = {state: [] for state in TrialState}
-        for k in numbers:
+        for k in sorted(self._trials):
             by_state[self._trials[k].state].append(k)
-        complete = [self._trials[k] for k in by_state[TrialState.COMPLETE]]
-        errors = [t.standard_errors.get(name) for t in complete]
+        objectives = [self._objective(i, by_state) for i in range(len(self.problem.objectives))]
+        return Request(
+            objectives[0],
+            number,
+            self.seed,
+            fixed,
+            seen,
+            tuple(objectives[1:]),
+            tuple(self._constraint(c.name, by_state) for c in self.problem.constraints),
+            self._success(by_state),
+            self.problem.reference,
+        )
+
+    def _objective(self, i: int, by_state: Mapping[TrialState, list[int]]) -> Data:
+        """What is known of an objective, in order of trial number; larger is better."""
+        name, trials = self.problem.names[i], self._complete(by_state)
+        errors = [t.standard_errors.get(name) for t in trials]
+        return self._data(
+            by_state,
+            np.array([self.problem.to_model(t.values or {})[i] for t in trials], dtype=float),
+            np.array([np.nan if e is None else e for e in errors], dtype=float),
+            exact=self.problem.objectives[i].noise == "none",
+            # Volumes in warped units would prefer another part of the front.
+            warp=len(self.problem.objectives) == 1,
+        )
+
+    def _constraint(self, name: str, by_state: Mapping[TrialState, list[int]]) -> Data:
+        """What is known of a constraint, turned so that it holds from 0 on."""
+        y = np.array([-t.constraints[name] for t in self._complete(by_state)], dtype=float)
+        exact = all(o.noise == "none" for o in self.problem.objectives)
+        return self._data(by_state, y, np.full(len(y), np.nan), exact=exact, bound=0.0)
+
+    def _success(self, by_state: Mapping[TrialState, list[int]]) -> Data | None:
+        """Which trials came to an end, 1 for these and -1 for those that failed."""
+        failed = by_state[TrialState.FAILED]
+        if not failed:
+            return None
+        ended = sorted(by_state[TrialState.COMPLETE] + failed)
+        y = np.array([-1.0 if self._trials[k].state == TrialState.FAILED else 1.0 for k in ended])
         return Data(
-            X=self._stack(by_state[TrialState.COMPLETE]),
-            y=np.array([self.problem.to_model(t.values or {})[0] for t in complete], dtype=float),
-            errors=np.array([np.nan if e is None else e for e in errors], dtype=float),
-            pending=self._stack(by_state[TrialState.RUNNING] + by_state[TrialState.WAITING]),
-            failed=self._stack(by_state[TrialState.FAILED]),
-            exact=self.problem.objectives[0].noise == "none",
+            self._stack(ended),
+            y,
+            np.full(len(y), LABEL_ERROR),
+            self._stack(by_state[TrialState.RUNNING] + by_state[TrialState.WAITING]),
+            self._stack([]),
+            exact=False,
+            bound=0.0,
+            warp=False,
+        )
+
+    def _complete(self, by_state: Mapping[TrialState, list[int]]) -> list[Trial]:
+        return [self._trials[k] for k in by_state[TrialState.COMPLETE]]
+
+    def _data(
+        self,
+        by_state: Mapping[TrialState, list[int]],
+        y: np.ndarray,
+        errors: np.ndarray,
+        **options: Any,
+    ) -> Data:
+        return Data(
+            self._stack(by_state[TrialState.COMPLETE]),
+            y,
+            errors,
+            self._stack(by_state[TrialState.RUNNING] + by_state[TrialState.WAITING]),
+            self._stack(by_state[TrialState.FAILED]),
+            **options,
         )
 
     def _stack(self, numbers: list[int]) -> np.ndarray:

@@ -10,6 +10,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
+import numpy as np
+
+from bbmmopt.pareto import pareto_front_of
 from bbmmopt.space import Parameter, Space
 from bbmmopt.space.checks import listing
 from bbmmopt.trial import Trial, TrialState
@@ -182,6 +185,13 @@ class Problem:
             for objective, value in zip(self.objectives, values, strict=True)
         }
 
+    @property
+    def reference(self) -> np.ndarray | None:
+        """The reference point in the order of the objectives, larger being better, shape (k,)."""
+        if self.reference_point is None:
+            return None
+        return np.array(self.to_model(self.reference_point))
+
     def is_feasible(self, trial: Trial) -> bool:
         """Whether every constraint was told and is at most 0."""
         return all(trial.constraints.get(c.name, math.inf) <= 0 for c in self.constraints)
@@ -205,6 +215,21 @@ class Problem:
         return min(
             candidates, key=lambda t: (-self.to_model(t.values or {})[0], t.number), default=None
         )
+
+    def pareto_front_of(self, trials: Iterable[Trial]) -> list[Trial]:
+        """The complete, feasible trials that no other is as good as in all objectives and better
+        in one; in order of the first objective, best first.
+        """
+        candidates = [
+            trial
+            for trial in trials
+            if trial.state == TrialState.COMPLETE and trial.values and self.is_feasible(trial)
+        ]
+        Y = np.array([self.to_model(trial.values or {}) for trial in candidates])
+        if not len(Y):
+            return []
+        front = [candidates[i] for i in np.flatnonzero(pareto_front_of(Y))]
+        return sorted(front, key=lambda t: (-self.to_model(t.values or {})[0], t.number))
 
     # ----------------------------------------------------------------------------------
     # The door for told values

@@ -23,7 +23,7 @@ from bbmmopt.space import Parameter, Space
 from bbmmopt.storage import Storage, StudyRecord, UnknownStudy, open_storage
 from bbmmopt.trial import Trial, TrialState, UnknownTrial
 
-_VERSION = "1"  # of the way suggestions follow from seed and data; stored with each study
+_VERSION = "2"  # of the way suggestions follow from seed and data; stored with each study
 
 
 class StudyDiffers(ValueError):
@@ -53,6 +53,7 @@ class Study:
         maximize: str | Sequence[str] | None = None,
         noise: Noise | Mapping[str, Noise] = "unknown",
         constraints: str | Sequence[str] = (),
+        reference_point: Mapping[str, float] | None = None,
         storage: str | PathLike[str] | Storage | None = None,
         study: str = "default",
         seed: int | None = None,
@@ -60,14 +61,14 @@ class Study:
         budget: int | None = None,
         acquisition: str | None = None,
     ) -> None:
-        self.problem = _problem(space, minimize, maximize, noise, constraints)
+        self.problem = _problem(space, minimize, maximize, noise, constraints, reference_point)
         self.study = study
         wanted = {
             "n_start": _checked_count("n_start", n_start, "how many trials to spread"),
             "acquisition": checked_name(acquisition),
         }
         budget = _checked_count("budget", budget, "how many trials are planned")
-        defaults = {"n_start": _default_start(self.space, budget), "acquisition": "log_ei"}
+        defaults = {"n_start": _default_start(self.space, budget), "acquisition": "auto"}
         seed = _checked_seed(seed)
         self.storage = open_storage(storage)
         record = self.storage.create_study(
@@ -339,6 +340,15 @@ class Study:
             raise NoCompleteTrial(_none_complete(trials))
         return best
 
+    @property
+    def pareto_front(self) -> list[Trial]:
+        """The complete, feasible trials of which none is beaten in every objective.
+
+        As observed, in order of the first objective, best first. With one objective it is the best
+        trial, and those with the same value.
+        """
+        return self.problem.pareto_front_of(self.trials)
+
     def explain(self, trial: Trial | int) -> str:
         """Why this point: which phase, model and acquisition value it came from, in sentences."""
         with self._lock:
@@ -376,14 +386,20 @@ def _problem(
     maximize: str | Sequence[str] | None,
     noise: Noise | Mapping[str, Noise],
     constraints: str | Sequence[str],
+    reference_point: Mapping[str, float] | None,
 ) -> Problem:
     if not isinstance(space, Problem):
         return Problem.make(
-            space, minimize=minimize, maximize=maximize, noise=noise, constraints=constraints
+            space,
+            minimize=minimize,
+            maximize=maximize,
+            noise=noise,
+            constraints=constraints,
+            reference_point=reference_point,
         )
-    if minimize or maximize or constraints or noise != "unknown":
+    if minimize or maximize or constraints or noise != "unknown" or reference_point:
         raise ValueError(
-            "a Problem says itself what is minimised, its constraints and its noise; "
+            "a Problem says itself what is minimised, its constraints, noise and reference point; "
             "pass either the Problem alone or a Space with these arguments."
         )
     return space

@@ -57,14 +57,23 @@ class Standardise:
     low: float = -np.inf
 
     @staticmethod
-    def of(y: np.ndarray, *, winsorise: bool = True) -> Standardise:
-        """Fit to y (n,), cutting its bad side at Tukey's fence, 1.5 IQR below the quartile."""
+    def of(y: np.ndarray, *, winsorise: bool = True, keep: float | None = None) -> Standardise:
+        """Fit to y (n,), cutting its bad side at Tukey's fence, 1.5 IQR below the quartile.
+
+        Args:
+            y: Values, larger is better.
+            winsorise: Whether to cut.
+            keep: A value that, with as much room below it, is not cut off.
+        """
         low = -np.inf
         if winsorise and len(y) >= 5:
             lower, upper = _quartiles(y)
-            low = float(lower - 1.5 * (upper - lower))
+            room = 1.5 * (upper - lower)
+            low = float(lower - room)
             if not low < lower:  # at least a quarter of the values are the same
                 low = -np.inf
+            elif keep is not None:
+                low = min(low, keep - room)
         centre, scale = _mean_and_std(np.maximum(y, low))
         return Standardise(centre, scale, low)
 

@@ -45,7 +45,7 @@ ALLOWED = {
     "bbmmopt.space": set(),
     "bbmmopt.trial": set(),
     "bbmmopt.pareto": set(),
-    "bbmmopt.problem": {"bbmmopt.space", "bbmmopt.trial"},
+    "bbmmopt.problem": {"bbmmopt.pareto", "bbmmopt.space", "bbmmopt.trial"},
     "bbmmopt.explain": _BASE,
     "bbmmopt.study": {"bbmmopt.explain", "bbmmopt.storage", *_BASE},
     "bbmmopt.transforms": set(),

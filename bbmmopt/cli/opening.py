@@ -65,9 +65,8 @@ def study_of(where: str, study: str | None) -> Iterator[Study]:
 def optimizer_of(where: str, study: str | None) -> Iterator[Optimizer]:
     """What is needed to ask."""
     with _existing(where, study) as (storage, found):
-        from bbmmopt.optimizer import NotModelledWarning, Optimizer
+        from bbmmopt.optimizer import Optimizer
 
-        warnings.simplefilter("always", NotModelledWarning)  # until the command ends
         yield Optimizer.open(storage, found.name)
 
 

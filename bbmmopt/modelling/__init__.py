@@ -4,12 +4,17 @@ from bbmmopt.modelling.belief import Belief
 from bbmmopt.modelling.data import Data, search_threads_for, threads_for
 from bbmmopt.modelling.model import make_model
 from bbmmopt.modelling.modeller import Modeller
+from bbmmopt.modelling.outputs import LABEL_ERROR, Beliefs, Known, Modellers
 from surrogate import one_thread
 
 __all__ = [
+    "LABEL_ERROR",
     "Belief",
+    "Beliefs",
     "Data",
+    "Known",
     "Modeller",
+    "Modellers",
     "make_model",
     "one_thread",
     "search_threads_for",

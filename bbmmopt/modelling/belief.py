@@ -16,26 +16,30 @@ from surrogate import FitReport, Matern52, Posterior
 
 @dataclass(frozen=True)
 class Belief:
-    """What the model believes of one objective.
+    """What the model believes of one output.
 
     Attributes:
         posterior: Given the complete trials, over the unit cube, in model units: standardised,
             larger is better.
-        fantasised: The same, with pending and failed trials put in at what was expected of them:
+        settled: The same, with failed trials put in at what was expected of them, or worse:
             uncertainty is gone there, so nobody goes there again.
+        fantasised: With pending trials put in too, at what is expected of them.
         transform: From the user's units (larger better) to model units.
         incumbent: What the next trial should beat, in model units. The best of the complete trials,
             as observed when the objective is exact, else by the posterior mean, which noise does
             not flatter; or what is expected of a pending trial, if that is more: or the next one
             would go right beside it. -inf without data.
         data: What it was built from.
+        contradicted: Whether the output was declared exact and its values say otherwise.
     """
 
     posterior: Posterior
+    settled: Posterior
     fantasised: Posterior
     transform: TargetTransform
     incumbent: float
     data: Data
+    contradicted: bool = False
 
     @property
     def lengthscales(self) -> Tensor:
@@ -49,6 +53,37 @@ class Belief:
                 columns = list(kernel.columns or range(kernel.dims))
                 scale[columns] = kernel.lengthscale.detach()
         return scale
+
+    @property
+    def bound(self) -> float:
+        """Of a constraint, in model units: it holds from there on."""
+        if self.data.bound is None:
+            raise ValueError("an objective has no bound.")
+        return float(self.transform.forward(np.array([self.data.bound]))[0])
+
+    @property
+    def label_noise(self) -> float:
+        """Mean variance of what was told of it, where it was told with one, in model units."""
+        return float(self.posterior.noise.nanmean())
+
+    @property
+    def noise(self) -> float:
+        """Variance of the noise where none is given, in model units."""
+        return float(self.posterior.model.noise.detach())
+
+    def is_noisy(self, share: float) -> bool:
+        """Whether noise, given or learnt, is more than this share of the targets' variance."""
+        if self.data.exact:
+            return False
+        with torch.no_grad():
+            return bool(len(self.data.y)) and float(self.posterior.noise_variances().mean()) > share
+
+    @property
+    def scale(self) -> float:
+        """Variance before the data, in model units: what rounding is relative to."""
+        with torch.no_grad():
+            X = torch.full((1, self.data.X.shape[1]), 0.5, dtype=torch.float64)
+            return float(self.posterior.model.kernel.diagonal(X))
 
     @property
     def report(self) -> FitReport | None:
@@ -74,9 +109,23 @@ class Belief:
         lower, upper = self.transform.inverse(z - dz), self.transform.inverse(z + dz)
         return self.transform.inverse(z), 0.5 * upper - 0.5 * lower
 
-    def centres(self, count: int) -> np.ndarray:
-        """The `count` complete trials that the model thinks best, best first, shape (k, d)."""
-        mean = self.posterior.fitted()
+    def chance(self, x: np.ndarray, noise: float = 0.0) -> float:
+        """Probability that a constraint holds at a row x (d,), as observed with this noise."""
+        with torch.no_grad(), threads_for(len(self.data.y)):
+            mean, std = self.posterior.marginals(torch.from_numpy(x[None]))
+        return float(torch.special.ndtr((mean - self.bound) / (std.square() + noise).sqrt()))
+
+    def centres(self, count: int, kept: np.ndarray | None = None) -> np.ndarray:
+        """The `count` complete trials that the model thinks best, best first, shape (k, d).
+
+        Args:
+            count: k, or fewer where there are not so many.
+            kept: Which trials count, shape (n,); all, where none does.
+        """
+        mean = self.posterior.fitted().clone()
+        if kept is not None and kept.any():
+            mean[torch.from_numpy(~kept)] = -torch.inf
+            count = min(count, int(kept.sum()))
         return self.data.X[mean.argsort(descending=True, stable=True)[:count].numpy()]
 
 
@@ -94,22 +143,23 @@ def believe(posterior: Posterior, transform: TargetTransform, data: Data) -> Bel
 def with_fantasies(
     posterior: Posterior, transform: TargetTransform, incumbent: float, data: Data
 ) -> Belief:
-    """Add the posterior that has pending and failed trials put in.
+    """Add the posteriors that have failed, and pending, trials put in.
 
-    Pending ones at the posterior mean. Failed ones at the mean or the median of what was observed,
-    whichever is worse: the hyperparameters never see them.
+    Failed ones at the mean or the median of what was observed, whichever is worse: the
+    hyperparameters never see them. Pending ones at the posterior mean.
     """
-    fantasised = posterior
-    if len(data.pending):
-        X = torch.from_numpy(data.pending)
-        mean = fantasised.marginals(X)[0]
-        fantasised = fantasised.append(X, mean)
-        if len(posterior.y):
-            incumbent = max(incumbent, float(mean.max()))
+    settled = posterior
     if len(data.failed):
         X = torch.from_numpy(data.failed)
-        mean = fantasised.marginals(X)[0]
+        mean = settled.marginals(X)[0]
         if len(posterior.y):
             mean = mean.clamp_max(float(posterior.y.median()))
-        fantasised = fantasised.append(X, mean)
-    return Belief(posterior, fantasised, transform, incumbent, data)
+        settled = settled.append(X, mean)
+    fantasised = settled
+    if len(data.pending):
+        X = torch.from_numpy(data.pending)
+        mean = settled.marginals(X)[0]
+        fantasised = settled.append(X, mean)
+        if len(posterior.y):
+            incumbent = max(incumbent, float(mean.max()))
+    return Belief(posterior, settled, fantasised, transform, incumbent, data)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -37,7 +37,9 @@ def search_threads_for(n: int) -> AbstractContextManager[None]:
 
 @dataclass(frozen=True)
 class Data:
-    """What is known of one objective, in rows of the unit cube; larger y is better.
+    """What is known of one output, in rows of the unit cube; larger y is better.
+
+    An output is an objective, a constraint, or whether a trial comes to an end at all.
 
     Attributes:
         X: Complete trials in order of their numbers, shape (n, d).
@@ -47,6 +49,9 @@ class Data:
         failed: Trials without a value, shape (f, d).
         exact: Whether the objective is declared deterministic. Where its values contradict that,
             its noise is learnt all the same.
+        bound: Of a constraint: it holds from this y on. No transform cuts it off.
+        warp: Whether targets may be warped. Not where their differences are compared with those of
+            another output, as volumes do.
     """
 
     X: np.ndarray
@@ -55,6 +60,8 @@ class Data:
     pending: np.ndarray
     failed: np.ndarray
     exact: bool
+    bound: float | None = None
+    warp: bool = True
 
     def contradicts_itself(self) -> bool:
         """Whether the same point was told different values, which no exact objective has."""
@@ -65,11 +72,21 @@ class Data:
     def rows(self, which: np.ndarray | slice) -> Data:
         """Some of the complete trials alone."""
         none = self.pending[:0]
-        return Data(self.X[which], self.y[which], self.errors[which], none, none, self.exact)
+        return replace(
+            self,
+            X=self.X[which],
+            y=self.y[which],
+            errors=self.errors[which],
+            pending=none,
+            failed=none,
+        )
 
 
-def transform_of(y: np.ndarray, power: float | None) -> TargetTransform:
-    return Standardise.of(y) if power is None else YeoJohnson.of(y, power)
+def transform_of(data: Data, power: float | None) -> TargetTransform:
+    """Standardisation, or the Yeo-Johnson transform of a power, of the targets."""
+    if power is not None:
+        return YeoJohnson.of(data.y, power)
+    return Standardise.of(data.y, keep=data.bound)
 
 
 def tensors(data: Data, transform: TargetTransform) -> tuple[Tensor, Tensor, Tensor]:
@@ -88,5 +105,5 @@ def evenly(n: int, most: int) -> np.ndarray:
 
 
 def fingerprint(data: Data, n: int) -> tuple[bytes, ...]:
-    """What a fit to the first n trials depends on."""
+    """What a fit to the first n trials depends on, of the same output."""
     return data.X[:n].tobytes(), data.y[:n].tobytes(), data.errors[:n].tobytes()

@@ -36,6 +36,7 @@ _WARM_FROM = 12
 _GROWTH = 1.25  # the sizes of those sets: 12, 15, 19, 24, …
 _CHOICE_ROWS = 128  # the transform of the targets is chosen on at most this many trials
 _REFINE_FROM = 256  # from here on, it pays to start later fits from one to all n' trials
+_EXACT_FROM = 6  # trials, below which noise is not to be told from the data
 _WARP_FROM = 5  # different values, below which a power is not to be told from the data
 
 # From LARGE_FROM trials on, a posterior of the first n' is kept, n' the largest of a finer sequence
@@ -93,13 +94,13 @@ class Modeller:
         key = (*fingerprint(data, len(data.y)), data.pending.tobytes(), data.failed.tobytes())
         if self._last is None or self._last[0] != key:
             with threads_for(len(data.y)):
-                self._last = key, self._build(data)
+                contradicted = data.exact and data.contradicts_itself()
+                belief = self._build(replace(data, exact=False) if contradicted else data)
+                self._last = key, replace(belief, contradicted=contradicted)
         return self._last[1]
 
     def _build(self, data: Data) -> Belief:
         n = len(data.y)
-        if data.exact and data.contradicts_itself():
-            data = replace(data, exact=False)
         if n == 0:
             model = make_model(self._space, exact=data.exact)
             empty = torch.empty(0, len(self._space), dtype=torch.float64)
@@ -108,7 +109,7 @@ class Modeller:
         if n >= LARGE_FROM:
             return self._extend(self._large(data.rows(slice(size))), data)
         start = self._start(data.rows(slice(size)))
-        transform = transform_of(data.y, start.power)
+        transform = transform_of(data, start.power)
         model = fitted(start.model, data, transform, FINE)
         return believe(model.condition(*tensors(data, transform)), transform, data)
 
@@ -118,7 +119,7 @@ class Modeller:
         if self._base is None or self._base.key != key:
             self._base = None  # before the next one is made: each may hold K
             start = self._start(data)
-            transform = transform_of(data.y, start.power)
+            transform = transform_of(data, start.power)
             model = fitted(start.model, data, transform, FINE, most=_LARGE_FIT_ROWS)
             self._base = _Base(key, model.condition(*tensors(data, transform)), transform)
         return self._base
@@ -139,23 +140,38 @@ class Modeller:
             few = data.rows(evenly(len(data.y), _CHOICE_ROWS))
             model, power = self._choose(few)
             if len(data.y) > _REFINE_FROM:
-                model = fitted(model, data, transform_of(data.y, power), FINE)
+                model = fitted(model, data, transform_of(data, power), FINE)
             self._checkpoint = _Checkpoint(key, model, power)
         return self._checkpoint
 
     def _choose(self, data: Data) -> tuple[ExactGP, float | None]:
-        """The better of two models, and the power its targets are warped with, if they are."""
-        plain, prior = Standardise.of(data.y), make_model(self._space, exact=data.exact)
+        """The best of up to four models, and the power its targets are warped with, if they are.
+
+        With noise that is learnt and, by the same fit, with next to none: a prior of learnt noise
+        never quite believes that an objective is exact, and most are.
+        """
+        found = self._choose_targets(data, exact=data.exact)
+        if not data.exact and len(data.y) >= _EXACT_FROM and not np.isfinite(data.errors).any():
+            other = self._choose_targets(data, exact=True)
+            if other[0] > found[0]:
+                found = other
+        return found[1:]
+
+    def _choose_targets(self, data: Data, *, exact: bool) -> tuple[float, ExactGP, float | None]:
+        """The better of two transforms: the density it gives to values left out, model, power."""
+        plain = Standardise.of(data.y, keep=data.bound)
+        prior = make_model(self._space, exact=exact)
         model = fit_afresh(prior, data, plain)
-        if len(np.unique(data.y)) < _WARP_FROM:
-            return model, None
+        kept = data.y > plain.low  # the density of a value that was cut means nothing
+        density = loo_density(model, data, plain, kept)
+        if not data.warp or len(np.unique(data.y)) < _WARP_FROM:
+            return density, model, None
         warped = YeoJohnson.of(data.y)
         # Half the evaluations, unless what the plain targets led to is no guide.
         is_guide = float(model.noise.detach()) <= NOISY
         other = fitted(model, data, warped, ROUGH) if is_guide else fit_afresh(prior, data, warped)
-        kept = data.y > plain.low  # the density of a value that was cut means nothing
-        gain = loo_density(other, data, warped, kept) - loo_density(model, data, plain, kept)
-        return (other, warped.power) if gain > 0 else (model, None)
+        better = loo_density(other, data, warped, kept)
+        return (better, other, warped.power) if better > density else (density, model, None)
 
 
 def _checkpoint_size(n: int) -> int:

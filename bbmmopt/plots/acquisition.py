@@ -11,8 +11,13 @@ from matplotlib.axes import Axes
 
 from bbmmopt.acquisition import (
     Acquisition,
+    ConstrainedLogExpectedImprovement,
+    Feasible,
+    LogExpectedHypervolumeImprovement,
     LogExpectedImprovement,
+    LogProbabilityOfFeasibility,
     LogProbabilityOfImprovement,
+    NoisyLogExpectedImprovement,
     PosteriorMean,
     UpperConfidenceBound,
 )
@@ -26,13 +31,17 @@ from bbmmopt.trial import Trial
 
 _WORDS: dict[type[Acquisition], str] = {
     LogExpectedImprovement: "log expected improvement",
+    NoisyLogExpectedImprovement: "log expected improvement",
+    ConstrainedLogExpectedImprovement: "log expected feasible improvement",
+    LogExpectedHypervolumeImprovement: "log expected hypervolume improvement",
+    LogProbabilityOfFeasibility: "log probability of feasibility",
     LogProbabilityOfImprovement: "log probability of improvement",
     UpperConfidenceBound: "upper confidence bound",
     PosteriorMean: "posterior mean",
 }
 # A log acquisition falls by hundreds near trials. The lowest quarter of a surface may be cut off,
 # and more of a curve, but nothing within e^-12 of the largest value.
-_LOGS = (LogExpectedImprovement, LogProbabilityOfImprovement)
+_PLAIN = (UpperConfidenceBound, PosteriorMean)
 _CUT_SURFACE, _CUT_CURVE, _KEPT = 0.25, 0.4, 12.0
 
 
@@ -58,7 +67,7 @@ def plot_acquisition(
             changes fastest are drawn.
         y: Parameter along the vertical axis; left out, with an x, a curve is drawn.
         fixed: Values to hold other parameters at; those not named are held at the best trial's.
-        acquisition: "log_ei", "log_pi", "ucb" or "mean"; the study's own if left out. The values
+        acquisition: A name, see `Optimizer`; the study's own if left out. The values
             are in the model's units: targets standardised, larger is better.
         ax: Where to draw; a new figure if left out.
         legend: Whether to explain the marks.
@@ -73,7 +82,7 @@ def plot_acquisition(
     """
     check_axes(ax)
     trials = optimizer.trials
-    belief = optimizer.belief()
+    belief = optimizer.beliefs().first
     need_complete(optimizer, trials, "plot_acquisition")
     function = optimizer.acquisition(acquisition)
     where = make_slice(optimizer, belief.lengthscales.numpy(), x, y, fixed, trials)
@@ -82,9 +91,10 @@ def plot_acquisition(
     kinds = by_kind(trials)
 
     ax = axes_or_new(ax)
-    words = _WORDS.get(type(function), type(function).__name__)
+    inner = function.acquisition if isinstance(function, Feasible) else function
+    words = _WORDS.get(type(inner), type(inner).__name__)
     floor = -np.inf
-    if isinstance(function, _LOGS):
+    if not isinstance(function, _PLAIN):
         share = _CUT_CURVE if where.y is None else _CUT_SURFACE
         floor = min(float(np.quantile(values, share)), float(values.max()) - _KEPT)
     limits = Range.of(values, low=floor)

@@ -1,9 +1,11 @@
 """Strategies: what to try next, given what is known."""
 
 from bbmmopt.acquisition import Acquisition
+from bbmmopt.explain import ACQUISITIONS
 from bbmmopt.search import SpaceExhausted
 from bbmmopt.strategies.base import Proposal, Request, Strategy, generator
-from bbmmopt.strategies.default import ACQUISITIONS, Global, make_acquisition
+from bbmmopt.strategies.default import Global
+from bbmmopt.strategies.rules import make_acquisition
 from bbmmopt.strategies.start import SpaceFilling
 
 __all__ = [

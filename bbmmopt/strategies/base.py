@@ -10,7 +10,7 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 
-from bbmmopt.modelling import Data
+from bbmmopt.modelling import Data, Known
 
 
 def generator(seed: int, number: int, purpose: str) -> torch.Generator:
@@ -28,11 +28,16 @@ class Request:
     """One question to a strategy.
 
     Attributes:
-        data: What is known of the objective.
+        data: What is known of the first objective.
         number: Number of the trial to be proposed.
         seed: The study's seed.
         fixed: Columns that must have a given value in [0, 1].
         seen: Rows, as bytes, that must not be proposed.
+        others: What is known of the other objectives.
+        constraints: What is known of the constraints, which hold from y = 0 on.
+        success: Which trials came to an end; None where all did. See `Known`.
+        reference: What counts as worthless in each of several objectives, larger being better;
+            None where it is to be found.
     """
 
     data: Data
@@ -40,6 +45,15 @@ class Request:
     seed: int
     fixed: Mapping[int, float] = field(default_factory=dict)
     seen: Set[bytes] = frozenset()
+    others: tuple[Data, ...] = ()
+    constraints: tuple[Data, ...] = ()
+    success: Data | None = None
+    reference: np.ndarray | None = None
+
+    @property
+    def known(self) -> Known:
+        """What is known of every output."""
+        return Known((self.data, *self.others), self.constraints, self.success)
 
 
 @dataclass(frozen=True)

@@ -6,38 +6,17 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
-from bbmmopt.acquisition import (
-    Acquisition,
-    LogExpectedImprovement,
-    LogProbabilityOfImprovement,
-    PosteriorMean,
-    UpperConfidenceBound,
-)
+import numpy as np
+import torch
+from torch import Tensor
+
 from bbmmopt.explain import ACQUISITIONS
-from bbmmopt.modelling import Belief, Data, Modeller, search_threads_for
+from bbmmopt.modelling import Belief, Beliefs, Data, Modellers, search_threads_for, threads_for
 from bbmmopt.search import Domain, Found, Search, maximise
 from bbmmopt.space import Space
 from bbmmopt.strategies.base import Proposal, Request, generator
+from bbmmopt.strategies.rules import choose, keeps_constraints, make_acquisition
 from bbmmopt.strategies.start import SpaceFilling
-
-
-def make_acquisition(name: str, belief: Belief) -> Acquisition:
-    """The acquisition function of this name on a belief, pending trials put in.
-
-    Raises:
-        ValueError: If there is none of that name.
-    """
-    match name:
-        case "log_ei":
-            return LogExpectedImprovement(belief.fantasised, belief.incumbent)
-        case "log_pi":
-            # One percent of a standard deviation above the incumbent, or it would creep.
-            return LogProbabilityOfImprovement(belief.fantasised, belief.incumbent + 0.01)
-        case "ucb":
-            return UpperConfidenceBound(belief.fantasised)
-        case "mean":
-            return PosteriorMean(belief.posterior)
-    raise ValueError(f"no acquisition {name!r}; there are {', '.join(ACQUISITIONS)}.")
 
 
 @dataclass(frozen=True)
@@ -47,25 +26,26 @@ class Global:
     Attributes:
         space: The space.
         start: How many trials, told ones included, come before the model takes over.
-        acquisition: One of ACQUISITIONS.
+        acquisition: "auto", or one of ACQUISITIONS.
         search: How hard to look for its maximum.
     """
 
     space: Space
     start: int
-    acquisition: str = "log_ei"
+    acquisition: str = "auto"
     search: Search = field(default_factory=Search)
 
     def __post_init__(self) -> None:
-        if self.acquisition not in ACQUISITIONS:
+        if self.acquisition not in ("auto", *ACQUISITIONS):
             raise ValueError(
-                f"acquisition must be one of {', '.join(ACQUISITIONS)}; got {self.acquisition!r}."
+                f"acquisition must be auto or one of {', '.join(ACQUISITIONS)}; "
+                f"got {self.acquisition!r}."
             )
 
     @cached_property
-    def modeller(self) -> Modeller:
-        """Fits the models, and caches them."""
-        return Modeller(self.space)
+    def modellers(self) -> Modellers:
+        """Fit the models, and cache them."""
+        return Modellers(self.space)
 
     def starting(self, data: Data) -> bool:
         """Whether the next trial still belongs to the space-filling start.
@@ -84,44 +64,83 @@ class Global:
         """
         if self.starting(request.data):
             return SpaceFilling(self.space).propose(request)
-        belief = self.modeller.belief(request.data)
-        found = self.find(self.acquisition, belief, request)
-        return Proposal(found.x, self._origin(belief, found, exact=request.data.exact))
+        beliefs = self.modellers.beliefs(request.known)
+        name, because = self.acquisition, "it was asked for"
+        if name == "auto":
+            name, because = choose(beliefs)
+        found = self.find(name, beliefs, request)
+        origin = {"phase": "model", "acquisition": name, "because": because}
+        return Proposal(found.x, origin | _told(beliefs, found))
 
-    def find(self, acquisition: str, belief: Belief, request: Request) -> Found:
+    def find(self, acquisition: str, beliefs: Beliefs, request: Request) -> Found:
         """The unseen point where an acquisition function is largest."""
-        with search_threads_for(len(belief.data.y)):
+        first = beliefs.first
+        with threads_for(len(first.data.y)):
+            scored = make_acquisition(
+                acquisition, beliefs, seed=request.seed, reference=request.reference
+            )
+        with search_threads_for(len(first.data.y)):
             return maximise(
-                make_acquisition(acquisition, belief),
+                scored,
                 Domain(self.space, request.fixed, request.seen),
                 generator=generator(request.seed, request.number, acquisition),
-                scale=belief.lengthscales,
-                centres=belief.centres(5),
+                scale=_scale(beliefs),
+                centres=_centres(beliefs, 5),
                 search=self.search,
             )
 
-    def _origin(self, belief: Belief, found: Found, *, exact: bool) -> dict[str, Any]:
-        value, uncertainty = belief.predict(found.x[None])
-        posterior, report = belief.posterior, belief.report
-        note = {}
-        if exact and not belief.data.exact:
-            note = {"note": "declared exact, but a point was told two values: noise is learnt"}
-        return note | {
-            "phase": "model",
-            "acquisition": self.acquisition,
-            "acquisition_value": found.value,
-            "candidates_scored": found.evaluations,
-            "predicted": {"value": float(value[0]), "uncertainty": float(uncertainty[0])},
-            "model": {
-                "trials": len(belief.data.y),
-                "pending": len(belief.data.pending),
-                "failed": len(belief.data.failed),
-                "targets": type(belief.transform).__name__,
-                "priors": posterior.model.priors.name,
-                "lengthscales": [round(float(v), 6) for v in belief.lengthscales],
-                "noise_variance": float(posterior.model.noise.detach()),
-                "log_marginal_likelihood": report.log_marginal_likelihood if report else None,
-                "fit_evaluations": report.evaluations if report else 0,
-                "jitter": posterior.info.jitter,
-            },
-        }
+
+def _scale(beliefs: Beliefs) -> Tensor:
+    """Length over which any of the outputs changes in each column, shape (d,)."""
+    outputs = [*beliefs.objectives, *beliefs.constraints]
+    return torch.stack([belief.lengthscales for belief in outputs]).amin(0)
+
+
+def _centres(beliefs: Beliefs, count: int) -> np.ndarray:
+    """Trials to look around: the best of each objective, of those that keep the constraints."""
+    kept = keeps_constraints(beliefs)
+    rows = [belief.centres(count, kept) for belief in beliefs.objectives]
+    return np.unique(np.concatenate(rows), axis=0) if len(rows) > 1 else rows[0]
+
+
+def _told(beliefs: Beliefs, found: Found) -> dict[str, Any]:
+    """What the origin of a trial tells of the models, in JSON types."""
+    first = beliefs.first
+    predicted = [_predicted(belief, found) for belief in beliefs.objectives]
+    told = {
+        "acquisition_value": found.value,
+        "candidates_scored": found.evaluations,
+        "predicted": predicted[0],
+        "model": _model(first),
+    }
+    if len(predicted) > 1:
+        told["predicted_others"] = predicted[1:]
+    if beliefs.constraints:
+        told["constraints_hold"] = [belief.chance(found.x) for belief in beliefs.constraints]
+    if beliefs.success is not None:
+        told["success"] = beliefs.success.chance(found.x, beliefs.success.label_noise)
+    return told
+
+
+def _predicted(belief: Belief, found: Found) -> dict[str, float]:
+    value, uncertainty = belief.predict(found.x[None])
+    return {"value": float(value[0]), "uncertainty": float(uncertainty[0])}
+
+
+def _model(belief: Belief) -> dict[str, Any]:
+    posterior, report = belief.posterior, belief.report
+    told = {
+        "trials": len(belief.data.y),
+        "pending": len(belief.data.pending),
+        "failed": len(belief.data.failed),
+        "targets": type(belief.transform).__name__,
+        "priors": posterior.model.priors.name,
+        "lengthscales": [round(float(v), 6) for v in belief.lengthscales],
+        "noise_variance": belief.noise,
+        "log_marginal_likelihood": report.log_marginal_likelihood if report else None,
+        "fit_evaluations": report.evaluations if report else 0,
+        "jitter": posterior.info.jitter,
+    }
+    if belief.contradicted:
+        told["note"] = "declared exact, but a point was told two values: noise is learnt"
+    return told

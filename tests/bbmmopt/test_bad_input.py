@@ -124,7 +124,6 @@ def test_a_decimal_is_refused_like_everything_that_is_no_real_number():
         optimizer.tell(optimizer.ask(), Decimal("0.5"))
 
 
-@pytest.mark.filterwarnings("ignore::bbmmopt.optimizer.NotModelledWarning")
 def test_of_several_objectives_each_must_be_named():
     optimizer = Optimizer(SPACE, minimize=["a", "b"], constraints="c", seed=0)
     trial = optimizer.ask()

@@ -131,7 +131,6 @@ def test_an_objective_is_called_with_objects_where_choices_stand_for_them() -> N
             assert trial.value == function(trial.params["x"])
 
 
-@pytest.mark.filterwarnings("ignore::bbmmopt.optimizer.NotModelledWarning")
 def test_an_objective_may_return_a_standard_error_or_several_values() -> None:
     result = quiet(objective=lambda x, y: (x, 0.5))
     assert [t.standard_errors for t in result.trials] == [{"value": 0.5}] * 6

@@ -16,7 +16,6 @@ import torch
 
 from bbmmopt.optimizer import (
     NoCompleteTrial,
-    NotModelledWarning,
     Optimizer,
     SpaceExhausted,
     StudyDiffers,
@@ -375,7 +374,7 @@ def test_a_trial_of_a_dead_worker_can_be_taken_over_once():
         ({"constraints": "c"}, "constraints: was"),
         ({"seed": 1}, "seed: was 0 and is now 1"),
         ({"n_start": 9}, "n_start: was 5 and is now 9"),
-        ({"acquisition": "ucb"}, "acquisition: was 'log_ei' and is now 'ucb'"),
+        ({"acquisition": "ucb"}, "acquisition: was 'auto' and is now 'ucb'"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
@@ -579,38 +578,34 @@ def test_the_start_is_as_long_as_asked_for():
 
 
 # --------------------------------------------------------------------------------------
-# What cannot be modelled yet is stored
+# Several objectives, constraints
 # --------------------------------------------------------------------------------------
 
 
-def test_several_objectives_and_constraints_are_stored_and_the_space_is_filled():
+def test_several_objectives_and_constraints_are_told_and_stored_by_name():
     optimizer = Optimizer(
         PLANE, minimize=["a", "b"], maximize="c", constraints=["limit"], storage=None, seed=0
     )
-    with pytest.warns(NotModelledWarning, match="not modelled yet.*spread evenly"):
-        first = optimizer.ask()
-    for trial in [first, *optimizer.ask(8)]:  # one warning is enough
+    for trial in optimizer.ask(9):
         optimizer.tell(trial, {"a": 1, "b": (2.0, 0.1), "c": 3}, constraints={"limit": -1})
     last = optimizer.trials[-1]
     assert last.values == {"a": 1.0, "b": 2.0, "c": 3.0} and last.constraints == {"limit": -1.0}
     assert last.standard_errors["b"] == 0.1
-    assert {t.origin["phase"] for t in optimizer.trials} == {"space-filling"}
-    assert "not modelled yet" in optimizer.explain(8)
-    for ask in (optimizer.recommend, optimizer.belief, optimizer.acquisition):
-        with pytest.raises(ValueError, match=r"several objectives .*a, b, c"):
+    for ask in (optimizer.recommend, optimizer.belief):
+        with pytest.raises(ValueError, match=r"several objectives.*a, b, c"):
             ask()
+    assert optimizer.belief("limit").data.y.tolist() == [1.0] * 9
+    with pytest.raises(ValueError, match="no output 'd'; there are a, b, c, limit"):
+        optimizer.belief("d")
     with pytest.raises(ValueError, match="no trial is the best"):
         _ = optimizer.best
 
 
-@pytest.mark.filterwarnings("ignore::bbmmopt.optimizer.NotModelledWarning")
 def test_the_best_of_a_constrained_problem_is_feasible():
     optimizer = Optimizer(PLANE, minimize="f", constraints="limit", seed=0)
     for limit, f in ((-1, 5.0), (0, 4.0), (1, 1.0)):
         optimizer.tell(optimizer.ask(), {"f": f, "limit": limit})
     assert optimizer.best.value == 4.0
-    with pytest.raises(ValueError, match="may break them; `best` is"):
-        optimizer.recommend()
 
 
 def test_a_whole_problem_can_be_passed_in_place_of_its_parts():
