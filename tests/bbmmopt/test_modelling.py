@@ -1,10 +1,13 @@
 """Facts about what is believed: it follows from the data alone, whatever was asked before."""
 
+import math
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 
-from bbmmopt.modelling import Data, Modeller, make_model
+from bbmmopt.modelling import Data, Known, Modeller, Modellers, make_model
 from bbmmopt.space import Categorical, Integer, Real, Space
 from bbmmopt.transforms import Standardise, YeoJohnson
 
@@ -294,6 +297,51 @@ def test_a_long_tailed_objective_is_warped_and_a_plain_one_is_not():
     assert np.median(np.abs(mean / -np.exp(8 * X[:, 0] + X[:, 1]) - 1)) < 0.1
     few = Modeller(PLANE).belief(made(PLANE, 30, f=lambda X: np.floor(4 * X[:, 0])))
     assert isinstance(few.transform, Standardise)  # four different values tell no power
+
+
+def priors_of(data: Data) -> str:
+    return Modeller(PLANE).belief(data).posterior.model.priors.name
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_whether_an_objective_is_noisy_is_told_from_its_values(seed):
+    """A noise prior alone would keep a little noise however exactly the values repeat a law."""
+    smooth = made(PLANE, 30, seed=seed)
+    assert priors_of(smooth) == "exact-objective-1"
+    noise = 0.3 * np.random.default_rng(seed).standard_normal(30)
+    assert priors_of(replace(smooth, y=smooth.y + noise)) == "dimension-scaled-1"
+    assert priors_of(replace(smooth, exact=True, y=smooth.y + noise)) == "exact-objective-1"
+    few = made(PLANE, 5, seed=seed)
+    assert priors_of(few) == "dimension-scaled-1", "too few to tell"
+    told = made(PLANE, 30, seed=seed, errors=0.1)
+    assert priors_of(told) == "dimension-scaled-1", "the user said that there is noise"
+
+
+def test_a_bound_is_never_cut_off_and_chances_are_those_of_the_normal_distribution():
+    data = made(PLANE, 30, f=lambda X: 50 * (X[:, 0] > 0.05) + X[:, 1])
+    bounded = replace(data, bound=-5.0, warp=False)
+    belief = Modeller(PLANE).belief(bounded)
+    assert isinstance(belief.transform, Standardise) and belief.transform.low < -5.0
+    assert belief.transform.inverse(np.array([belief.bound]))[0] == pytest.approx(-5.0)
+    mean, std = (float(v) for v in belief.posterior.marginals(torch.full((1, 2), 0.5)))
+    expected = 0.5 * math.erfc((belief.bound - mean) / (std * 2**0.5))
+    assert belief.chance(np.full(2, 0.5)) == pytest.approx(expected)
+    wider = 0.5 * math.erfc((belief.bound - mean) / math.sqrt(2 * (std**2 + 0.7)))
+    assert belief.chance(np.full(2, 0.5), noise=0.7) == pytest.approx(wider)
+    with pytest.raises(ValueError, match="an objective has no bound"):
+        _ = Modeller(PLANE).belief(data).bound
+
+
+def test_outputs_are_modelled_each_by_itself_and_once():
+    objective, constraint = made(PLANE, 12), replace(made(PLANE, 12, seed=1), bound=0.0)
+    known = Known((objective,), (constraint,), None)
+    modellers = Modellers(PLANE)
+    beliefs = modellers.beliefs(known)
+    assert beliefs.first is beliefs.objectives[0] and beliefs.success is None
+    again = modellers.beliefs(known)
+    assert again.first is beliefs.first and again.constraints[0] is beliefs.constraints[0]
+    alone = Modeller(PLANE).belief(constraint)
+    assert fingerprint(beliefs.constraints[0], PLANE) == fingerprint(alone, PLANE)
 
 
 def test_the_centres_are_the_trials_believed_best_in_order():
