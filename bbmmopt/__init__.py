@@ -18,9 +18,19 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from bbmmopt.execution import RunResult, StopRun, maximize, minimize, run
     from bbmmopt.optimizer import Optimizer
+    from bbmmopt.prior import Near
     from bbmmopt.problem import Constraint, Objective, Problem
-    from bbmmopt.search import SpaceExhausted
-    from bbmmopt.space import Categorical, Integer, Ordinal, Real, Space
+    from bbmmopt.search import NoFeasiblePoint, SpaceExhausted
+    from bbmmopt.space import (
+        Categorical,
+        Integer,
+        Linear,
+        Nonlinear,
+        Ordinal,
+        Real,
+        Simplex,
+        Space,
+    )
     from bbmmopt.storage import StorageError
     from bbmmopt.study import FailedTrialWarning, NoCompleteTrial, Study, StudyDiffers
     from bbmmopt.trial import Trial, TrialAlreadyTold, TrialState, UnknownTrial
@@ -40,6 +50,10 @@ __all__ = [
     "Integer",
     "Categorical",
     "Ordinal",
+    "Linear",
+    "Simplex",
+    "Nonlinear",
+    "Near",
     "Problem",
     "Objective",
     "Constraint",
@@ -48,6 +62,7 @@ __all__ = [
     "TrialAlreadyTold",
     "UnknownTrial",
     "SpaceExhausted",
+    "NoFeasiblePoint",
     "StudyDiffers",
     "StorageError",
     "NoCompleteTrial",
@@ -58,9 +73,19 @@ __all__ = [
 _NAMES = {
     "bbmmopt.execution": ("RunResult", "StopRun", "maximize", "minimize", "run"),
     "bbmmopt.optimizer": ("Optimizer",),
+    "bbmmopt.prior": ("Near",),
     "bbmmopt.problem": ("Constraint", "Objective", "Problem"),
-    "bbmmopt.search": ("SpaceExhausted",),
-    "bbmmopt.space": ("Categorical", "Integer", "Ordinal", "Real", "Space"),
+    "bbmmopt.search": ("NoFeasiblePoint", "SpaceExhausted"),
+    "bbmmopt.space": (
+        "Categorical",
+        "Integer",
+        "Linear",
+        "Nonlinear",
+        "Ordinal",
+        "Real",
+        "Simplex",
+        "Space",
+    ),
     "bbmmopt.storage": ("StorageError",),
     "bbmmopt.study": ("FailedTrialWarning", "NoCompleteTrial", "Study", "StudyDiffers"),
     "bbmmopt.trial": ("Trial", "TrialAlreadyTold", "TrialState", "UnknownTrial"),

@@ -57,23 +57,30 @@ def _without_doubles(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 def space_from(text: str) -> Space:
     """The space a JSON text describes.
 
-    Either what `Space.to_json` writes, {"parameters": [{"name": "C", "type": "real", …}, …]}, or
-    the short form {"C": {"real": [0.001, 1000], "log": true}, …}.
+    Either what `Space.to_json` writes, {"parameters": [{"name": "C", "type": "real", …}, …]}, with
+    "constraints" if there are any, or the short form {"C": {"real": [0.001, 1000], "log": true}, …}.
 
     Raises:
         ValueError, TypeError: If it is not JSON, or not a space, naming the parameter.
     """
     data = json_object(text, "the space")
     listed = data.get("parameters")
-    if set(data) == {"parameters"} and isinstance(listed, list):
+    constraints: list[Any] = []
+    if set(data) <= {"parameters", "constraints"} and isinstance(listed, list):
         parameters = listed
+        constraints = data.get("constraints", [])
+        if not isinstance(constraints, list) or not all(isinstance(c, dict) for c in constraints):
+            raise ValueError(
+                f"constraints must be a list of JSON objects, as Space.to_json writes; "
+                f"got {constraints!r}."
+            )
     else:
         parameters = [_long_form(name, fields) for name, fields in data.items()]
     names = [_checked_fields(fields) for fields in parameters]
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
         raise ValueError(f"the space has {listing(twice)} twice. Give each a name of its own.")
-    return Space.from_json({"parameters": parameters})
+    return Space.from_json({"parameters": parameters, "constraints": constraints})
 
 
 def _long_form(name: str, fields: Any) -> dict[str, Any]:

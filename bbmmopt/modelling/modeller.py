@@ -60,7 +60,7 @@ class _Checkpoint:
 
 @dataclass(frozen=True)
 class _Base:
-    """The posterior of the first n' of many trials, to which the others are appended."""
+    """A posterior without what is running: of the first n' of many trials, or of all of them."""
 
     key: tuple[bytes, ...]
     posterior: Posterior
@@ -87,6 +87,7 @@ class Modeller:
         self._space = space
         self._checkpoint: _Checkpoint | None = None
         self._base: _Base | None = None
+        self._told: _Base | None = None  # the same of all trials, where they are few
         self._last: tuple[tuple[bytes, ...], Belief] | None = None
 
     def belief(self, data: Data) -> Belief:
@@ -108,10 +109,14 @@ class Modeller:
         size = _checkpoint_size(n)
         if n >= LARGE_FROM:
             return self._extend(self._large(data.rows(slice(size))), data)
-        start = self._start(data.rows(slice(size)))
-        transform = transform_of(data, start.power)
-        model = fitted(start.model, data, transform, FINE)
-        return believe(model.condition(*tensors(data, transform)), transform, data)
+        key = fingerprint(data, n)
+        if self._told is None or self._told.key != key:
+            start = self._start(data.rows(slice(size)))
+            transform = transform_of(data, start.power)
+            model = fitted(start.model, data, transform, FINE)
+            posterior = model.condition(*tensors(data, transform))
+            self._told = _Base(key, posterior, transform)
+        return believe(self._told.posterior, self._told.transform, data)
 
     def _large(self, data: Data) -> _Base:
         """The posterior of many trials, parameters fitted to all or many of them."""

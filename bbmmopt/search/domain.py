@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from bbmmopt.search.polytope import NoFeasiblePoint
 from bbmmopt.space import Space
 
 _RELAX = 8  # ordered columns of more levels than this are climbed as if continuous, then rounded
@@ -37,6 +38,10 @@ class Domain:
             X[..., list(self.fixed)] = list(self.fixed.values())
         return self.space.snap(X)
 
+    def feasible(self, X: np.ndarray) -> np.ndarray:
+        """Which rows stand for points that meet the constraints, but for rounding, shape (m,)."""
+        return self.space.feasible(X, exact=True)
+
     def unseen(self, X: np.ndarray) -> np.ndarray:
         """Which rows may be proposed, shape (m,).
 
@@ -57,15 +62,26 @@ class Domain:
         return ((X[:, columns] == values) | ~self.space.active(X)[:, columns]).all(1)
 
     def enumerate(self) -> np.ndarray:
-        """All unseen points of a finite space, shape (k, d).
+        """All unseen points of a finite space that meet its constraints, shape (k, d).
 
         Raises:
-            SpaceExhausted: If there is none.
+            SpaceExhausted: If there is none left.
+            NoFeasiblePoint: If there was none from the start.
         """
         X = self.space.enumerate()
+        if self.space.constraints:
+            among = X[self.agrees(X)]
+            X = among[self.feasible(among)]
+            if not len(X):
+                raise NoFeasiblePoint(
+                    f"none of the {len(among)} points of the space"
+                    f"{' with the parameters fixed as asked' if self.fixed else ''} meets its "
+                    f"constraints {list(self.space.constraints)!r}. Loosen them, or the bounds."
+                )
         left = X[self.unseen(X) & self.agrees(X)]
         if not len(left):
             within = " with the parameters fixed as asked" if self.fixed else ""
+            within += " that meet the constraints" if self.space.constraints else ""
             raise SpaceExhausted(
                 f"all {int(self.agrees(X).sum())} points of the space{within} have been tried. "
                 f'Widen the space, or declare noise="noisy" to have points tried again.'

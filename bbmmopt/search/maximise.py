@@ -10,8 +10,10 @@ import torch
 from torch import Tensor
 
 from bbmmopt.search.domain import Domain, SpaceExhausted
-from bbmmopt.search.gradient import ascend
+from bbmmopt.search.gradient import Ascent, ValueAndGradient, ascend
+from bbmmopt.search.region import Region
 from bbmmopt.search.starts import around, boltzmann, change_discrete, sobol
+from bbmmopt.search.within import ascend_curved, ascend_within
 
 _ENUMERATE = 10_000  # finite spaces up to this size are scored whole
 _LIST = 100_000  # those up to this size, when all that the search liked was seen before
@@ -78,6 +80,9 @@ def maximise(
     one always included, all climb at once; in mixed spaces climbs alternate with moves to the best
     neighbour in one discrete parameter. Candidates are rounded to the lattice before they compete.
 
+    In a space with constraints raw points are feasible ones, climbs keep to linear constraints
+    exactly and to others by SLSQP, and only feasible candidates compete.
+
     Args:
         acquisition: What to maximise.
         domain: Where.
@@ -88,11 +93,18 @@ def maximise(
 
     Raises:
         SpaceExhausted: If the space is finite and every allowed point was seen.
+        NoFeasiblePoint: If no point meets the constraints of the space, or none was found.
     """
     search = search or Search()
     space = domain.space
     if space.size is not None and space.size <= _ENUMERATE:
         return _enumerate(acquisition, domain)
+    region = Region(domain) if space.constraints else None
+    if region is not None:
+        X = region.sample(search.raw, generator)
+        if len(centres):
+            X = np.concatenate([X, region.near(centres, search.raw // 4, generator)])
+        return _search(acquisition, domain, X, generator, scale, search, region)
     X = sobol(search.raw, len(space), generator)
     if len(centres):
         near = around(centres, search.raw // 4, generator)
@@ -100,21 +112,41 @@ def maximise(
         X = np.concatenate([domain.place(X), domain.place(centres)])
     else:
         X = domain.place(X)
+    return _search(acquisition, domain, X, generator, scale, search, None)
+
+
+def _search(
+    acquisition: Scored,
+    domain: Domain,
+    X: np.ndarray,
+    generator: torch.Generator,
+    scale: Tensor,
+    search: Search,
+    region: Region | None,
+) -> Found:
+    """Climb from the best of the raw rows X, and choose among all that was met."""
+    space = domain.space
     values = _score(acquisition, X)
     evaluations = len(X)
-    start = boltzmann(values, search.starts, generator).numpy()
-    ends, end_values, more = _climb(acquisition, domain, X[start], values[start], scale, search)
+    # SLSQP climbs row by row, which takes several times as long.
+    starts = search.starts if region is None or region.straight else -(-search.starts // 2)
+    start = boltzmann(values, starts, generator).numpy()
+    ends, end_values, more = _climb(
+        acquisition, domain, X[start], values[start], scale, search, region
+    )
     # Rounding can lose what a climb gained: every point met competes, best first.
     X, values = np.concatenate([ends, X]), torch.cat([end_values, values])
     order = values.argsort(descending=True, stable=True).numpy()
     for block in np.array_split(order, max(1, len(order) // 16)):
         allowed = block[domain.unseen(X[block])]
+        if region is not None:
+            allowed = allowed[domain.feasible(X[allowed])]
         if len(allowed):
             best = int(allowed[0])
             return Found(X[best], float(values[best]), evaluations + more)
     if space.size is not None and space.size <= _LIST:
         return _enumerate(acquisition, domain)
-    return _anything_unseen(acquisition, domain, generator, evaluations + more)
+    return _anything_unseen(acquisition, domain, generator, evaluations + more, region)
 
 
 def _climb(
@@ -124,6 +156,7 @@ def _climb(
     values: Tensor,
     scale: Tensor,
     search: Search,
+    region: Region | None,
 ) -> tuple[np.ndarray, Tensor, int]:
     """Alternate climbs and discrete moves from each row; returns rows, values, evaluations."""
 
@@ -139,21 +172,40 @@ def _climb(
         lower, upper = domain.bounds(X, relax=relax)
         improved = False
         if bool((lower < upper).any()):
-            ascent = ascend(climb, X, lower, upper, scale.numpy(), max_rounds=search.climb_rounds)
+            ascent = _ascend(climb, X, lower, upper, scale.numpy(), search, region)
             evaluations += ascent.evaluations
-            if not discrete:
+            if not discrete and region is None:
                 return domain.place(ascent.X), torch.from_numpy(ascent.value), evaluations
-            moved = domain.place(ascent.X)
+            moved = domain.place(ascent.X) if region is None else region.pull_back(ascent.X, X)
             moved_values = _score(acquisition, moved)
             evaluations += len(moved)
             improved = _keep_better(X, values, moved, moved_values)
         if discrete:
-            stepped, count = _discrete_moves(acquisition, domain, X, values)
+            stepped, count = _discrete_moves(acquisition, region or domain, X, values)
             evaluations += count
             improved = stepped or improved
-        if not improved and not relax:
+        if (not improved and not relax) or not discrete:
             break
     return X, values, evaluations
+
+
+def _ascend(
+    climb: ValueAndGradient,
+    X: np.ndarray,
+    lower: np.ndarray,
+    upper: np.ndarray,
+    scale: np.ndarray,
+    search: Search,
+    region: Region | None,
+) -> Ascent:
+    """The climb that fits the constraints."""
+    if region is None:
+        return ascend(climb, X, lower, upper, scale, max_rounds=search.climb_rounds)
+    lower, upper = region.bounds(lower, upper)
+    box = climb, X, lower, upper, scale, region.polytope
+    if region.straight:
+        return ascend_within(*box, max_rounds=search.climb_rounds)
+    return ascend_curved(*box, region.curved, max_rounds=search.climb_rounds)
 
 
 def _keep_better(X: np.ndarray, values: Tensor, other: np.ndarray, other_values: Tensor) -> bool:
@@ -166,7 +218,7 @@ def _keep_better(X: np.ndarray, values: Tensor, other: np.ndarray, other_values:
 
 
 def _discrete_moves(
-    acquisition: Scored, domain: Domain, X: np.ndarray, values: Tensor
+    acquisition: Scored, domain: Domain | Region, X: np.ndarray, values: Tensor
 ) -> tuple[bool, int]:
     """Move every row to its best neighbour until none has a better one; X and values change."""
     any_gain, evaluations = False, 0
@@ -199,11 +251,18 @@ def _enumerate(acquisition: Scored, domain: Domain) -> Found:
 
 
 def _anything_unseen(
-    acquisition: Scored, domain: Domain, generator: torch.Generator, evaluations: int
+    acquisition: Scored,
+    domain: Domain,
+    generator: torch.Generator,
+    evaluations: int,
+    region: Region | None,
 ) -> Found:
     """The best of some unseen points, when everything the search liked was seen before."""
     for _ in range(20):
-        X = domain.place(sobol(4096, len(domain.space), generator))
+        if region is not None:
+            X = region.sample(4096, generator)
+        else:
+            X = domain.place(sobol(4096, len(domain.space), generator))
         X = X[domain.unseen(X)]
         if len(X):
             values = _score(acquisition, X)

@@ -7,7 +7,7 @@ only in what does not matter are the same row.
 
 import json
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +15,8 @@ import numpy as np
 
 from bbmmopt.space.checks import Value, did_you_mean, listing, naming
 from bbmmopt.space.conditions import Conditions
+from bbmmopt.space.constraints import InputConstraint, constraint_from_json
+from bbmmopt.space.limits import Constraints
 from bbmmopt.space.parameters import Categorical, Kind, Parameter, parameter_from_json
 
 _MOST_POSITIONS = 10_000
@@ -37,18 +39,22 @@ class Column:
 
 
 class Space:
-    """The points a study may try: named parameters, some of them conditional.
+    """The points a study may try: named parameters, some of them conditional, under constraints.
 
     Args:
         parameters: The parameters by name. The order is that of the columns.
+        constraints: `Linear`, `Simplex` and `Nonlinear` ones, in the user's units.
 
     Raises:
         ValueError, TypeError: If there are none, a name is not a non-empty string, a parameter
-            makes no sense, or a condition names an unknown parent, a real one, a value the parent
-            does not have, or leads back to itself.
+            makes no sense, a condition names an unknown parent, a real one, a value the parent
+            does not have, or leads back to itself, or a constraint makes no sense or cannot be met
+            within the bounds.
     """
 
-    def __init__(self, parameters: Mapping[str, Parameter]) -> None:
+    def __init__(
+        self, parameters: Mapping[str, Parameter], constraints: Sequence[InputConstraint] = ()
+    ) -> None:
         if not isinstance(parameters, Mapping):
             raise TypeError(
                 f"Space needs {{name: parameter}}; got {parameters!r} "
@@ -73,6 +79,8 @@ class Space:
             Column(name, p.kind, p.levels) for name, p in checked.items()
         )
         self._conditions = Conditions(checked)
+        self.limits = Constraints(constraints, checked)  # as the search needs them
+        self.constraints: tuple[InputConstraint, ...] = self.limits.given
         self._plan_snap()
 
     def _plan_snap(self) -> None:
@@ -181,8 +189,9 @@ class Space:
     def size(self) -> int | None:
         """Number of distinct points; None if a parameter is continuous.
 
-        Conditions are taken into account, as long as the parents have up to 100,000 combinations;
-        beyond, this is the product of all numbers of levels, which is an upper bound.
+        Points that break a constraint are counted too. Conditions are taken into account, as long
+        as the parents have up to 100,000 combinations; beyond, this is the product of all numbers
+        of levels, which is an upper bound.
         """
         levels = [column.levels for column in self.columns]
         if None in levels:
@@ -203,7 +212,7 @@ class Space:
         )
 
     def enumerate(self) -> np.ndarray:
-        """All distinct rows of a finite space, shape (size, d).
+        """All distinct rows of a finite space, shape (size, d), whether `feasible` or not.
 
         Raises:
             ValueError: If the space is infinite or has over 100,000 points.
@@ -231,6 +240,36 @@ class Space:
         return rows
 
     # ----------------------------------------------------------------------------------
+    # Constraints
+    # ----------------------------------------------------------------------------------
+
+    def violations(self, params: Mapping[str, Any]) -> list[str]:
+        """Which constraints a complete point breaks: a sentence each, none when it may be tried.
+
+        Args:
+            params: A complete point as `validate` or `decode` returns it.
+        """
+        return self.limits.violations(params)
+
+    def satisfies(self, params: Mapping[str, Any]) -> bool:
+        """Whether a complete point meets every constraint."""
+        return self.limits.satisfied(params)
+
+    def feasible(self, X: np.ndarray, *, exact: bool = False) -> np.ndarray:
+        """Whether the points that `decode` gives at the rows of X (m, d) meet every constraint.
+
+        Args:
+            X: Rows.
+            exact: Have equalities met but for rounding, as in points that are proposed; points
+                that are entered may miss them by a little more, see `Linear`.
+
+        Returns:
+            bool, shape (m,).
+        """
+        X = np.asarray(X, dtype=np.float64)
+        return self.limits.feasible(X, self.decode, exact=exact)
+
+    # ----------------------------------------------------------------------------------
     # Dicts in the user's units
     # ----------------------------------------------------------------------------------
 
@@ -242,20 +281,27 @@ class Space:
         Args:
             params: A value for each active parameter.
             where: What the point belongs to, such as "trial 3", for the message.
-            outside: Accept numbers beyond the bounds: data is data.
+            outside: Accept numbers beyond the bounds and points that break constraints: data is
+                data.
 
         Raises:
-            ValueError, TypeError: If a parameter is unknown, missing or not active, or its value
-                is out of bounds, between the steps, or of the wrong type.
+            ValueError, TypeError: If a parameter is unknown, missing or not active, its value
+                is out of bounds, between the steps, or of the wrong type, or if the point breaks
+                a constraint.
         """
-        return self._validate(params, where, outside, complete=True)
+        values = self._validate(params, where, outside, complete=True)
+        broken = [] if outside else self.violations(values)
+        if broken:
+            raise ValueError(f"{where}: {' '.join(broken)}" if where else " ".join(broken))
+        return values
 
     def validate_partial(
         self, params: Mapping[str, Any], *, where: str = "", outside: bool = False
     ) -> dict[str, Value]:
         """`validate` for a point of which some parameters are still open.
 
-        A conditional parameter is refused only when the values given rule it out.
+        A conditional parameter is refused only when the values given rule it out. Constraints are
+        not looked at.
         """
         return self._validate(params, where, outside, complete=False)
 
@@ -305,13 +351,19 @@ class Space:
 
     def to_json(self) -> dict[str, Any]:
         """JSON types only. A list, because JSON objects need not keep their order."""
-        return {"parameters": [{"name": n} | p.to_json() for n, p in self.parameters.items()]}
+        data = {"parameters": [{"name": n} | p.to_json() for n, p in self.parameters.items()]}
+        if self.constraints:
+            data["constraints"] = [c.to_json() for c in self.constraints]
+        return data
 
     @classmethod
     def from_json(
         cls, data: Mapping[str, Any], objects: Mapping[str, Mapping[str, Any]] | None = None
     ) -> "Space":
         """The space that `to_json` wrote.
+
+        A `Nonlinear` constraint comes back by name: its function is not written down, and
+        evaluating it says so.
 
         Args:
             data: What `to_json` returned.
@@ -324,7 +376,7 @@ class Space:
             own = (objects or {}).get(fields["name"])
             with naming(f"parameter {fields['name']!r}: "):
                 parameters[fields["name"]] = parameter_from_json(rest, own)
-        return cls(parameters)
+        return cls(parameters, [constraint_from_json(c) for c in data.get("constraints", ())])
 
     def difference(self, other: "Space") -> list[str]:
         """How another space differs from this one: a sentence each, none when they are equal."""
@@ -343,7 +395,12 @@ class Space:
                     found.append(f"parameter {name!r}: {field} was {was} and is now {now}.")
         if not found and self.names != other.names:
             found.append(f"the order was {listing(self.names)} and is now {listing(other.names)}.")
-        return sorted(found)
+        ours, others = self.constraints, other.constraints
+        changed = [f"constraint {c!r} was removed." for c in ours if c not in others]
+        changed += [f"constraint {c!r} was added." for c in others if c not in ours]
+        if not changed and ours != others:
+            changed = [f"the constraints were {list(ours)!r} and are now {list(others)!r}."]
+        return sorted(found + changed)
 
     def __len__(self) -> int:
         """Number of columns, d."""
@@ -352,11 +409,15 @@ class Space:
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Space):
             return NotImplemented
-        return list(self.parameters.items()) == list(other.parameters.items())
+        return (
+            list(self.parameters.items()) == list(other.parameters.items())
+            and self.constraints == other.constraints
+        )
 
     def __hash__(self) -> int:
-        return hash(tuple(self.parameters.items()))
+        return hash((tuple(self.parameters.items()), self.constraints))
 
     def __repr__(self) -> str:
         lines = (f"    {name!r}: {parameter!r},\n" for name, parameter in self.parameters.items())
-        return f"Space({{\n{''.join(lines)}}})"
+        constraints = f", constraints={list(self.constraints)!r}" if self.constraints else ""
+        return f"Space({{\n{''.join(lines)}}}{constraints})"

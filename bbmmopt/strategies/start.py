@@ -3,19 +3,27 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 
-from bbmmopt.search import Domain, SpaceExhausted
+from bbmmopt.search import Domain, Region, SpaceExhausted
 from bbmmopt.space import Space
-from bbmmopt.strategies.base import Proposal, Request
+from bbmmopt.strategies.base import Proposal, Request, generator
+
+_POOL = 1024  # feasible points among which those of a constrained space are chosen
+_BLOCK = 128  # how many are chosen from one pool
+_LIST = 100_000  # finite spaces up to this size can be listed
 
 
 @dataclass(frozen=True)
 class SpaceFilling:
     """The centre of the space, then a scrambled Sobol sequence indexed by trial number.
+
+    In a space with constraints: the feasible point nearest to the centre, then feasible points each
+    as far as possible from those before it, chosen from a pool that follows from the seed (and from
+    what is fixed) alone.
 
     Attributes:
         space: The space.
@@ -28,8 +36,11 @@ class SpaceFilling:
 
         Raises:
             SpaceExhausted: If the space is finite and every allowed point was seen.
+            NoFeasiblePoint: If no point meets the constraints, or none was found.
         """
         domain = Domain(self.space, request.fixed, request.seen)
+        if self.space.constraints:
+            return _feasible(domain, request)
         d = len(self.space)
         if request.number == 0:
             x = domain.place(np.full((1, d), 0.5))
@@ -46,9 +57,74 @@ class SpaceFilling:
             unseen = np.flatnonzero(domain.unseen(X))
             if len(unseen):
                 return Proposal(X[unseen[0]], {"phase": "space-filling", "point": "sobol"})
-        if self.space.size is not None and self.space.size <= 100_000:
+        if self.space.size is not None and self.space.size <= _LIST:
             return Proposal(domain.enumerate()[0], {"phase": "space-filling", "point": "listed"})
         raise SpaceExhausted(
             "no unseen point was found among 69,697 of the Sobol sequence; the part of the space "
             "that is left free seems to be used up. Widen the space or fix fewer parameters."
         )
+
+
+def _feasible(domain: Domain, request: Request) -> Proposal:
+    """The next unseen point of the sequence of a space with constraints."""
+    small = domain.space.size is not None and domain.space.size <= _LIST
+    region = None if small else Region(domain)
+    block, place = divmod(request.number, _BLOCK)
+    for b in (block, block + 1, block + 2):
+        draws = generator(request.seed, b, "feasible start")
+        if region is None:
+            X = replace(domain, seen=frozenset()).enumerate()
+            X = X[torch.randperm(len(X), generator=draws)[:_POOL].numpy()]
+        else:
+            X = region.sample(_POOL, draws)
+        if b == 0:
+            X = np.concatenate([_middle(X, region)[None], X])
+        X = X[_spread(domain.space, X, _BLOCK)]
+        # Those of this number and after it, then those that others left behind.
+        start = place if b == block else 0
+        X = np.concatenate([X[start:], X[:start]])
+        unseen = np.flatnonzero(domain.unseen(X) & domain.feasible(X))
+        if len(unseen):
+            centre = b == 0 and start + unseen[0] == 0
+            point = "centre" if centre else "maximin"
+            return Proposal(X[unseen[0]], {"phase": "space-filling", "point": point})
+    if region is None:
+        return Proposal(domain.enumerate()[0], {"phase": "space-filling", "point": "listed"})
+    X = region.sample(4096, generator(request.seed, request.number, "feasible rest"))
+    unseen = np.flatnonzero(domain.unseen(X))
+    if len(unseen):
+        return Proposal(X[unseen[0]], {"phase": "space-filling", "point": "random"})
+    raise SpaceExhausted(
+        "no unseen point was found among some 4,000 that meet the constraints; the part of the "
+        "space that is left free seems to be used up. Widen the space or fix fewer parameters."
+    )
+
+
+def _middle(X: np.ndarray, region: Region | None) -> np.ndarray:
+    """The feasible point nearest to the centre, or one that is as near as those of X lead."""
+    if region is not None:
+        nearest = region.nearest(np.full(X.shape[1], 0.5))
+        if nearest is not None:
+            return nearest
+    closest = X[((X - 0.5) ** 2).sum(1).argmin()]
+    if region is None:
+        return closest
+    return region.climb_to(np.full(X.shape[1], 0.5), closest)
+
+
+def _spread(space: Space, X: np.ndarray, count: int) -> np.ndarray:
+    """Indices of up to `count` rows of X, each as far as possible from those before it.
+
+    Two categories are as far apart as the two ends of a range. Begins with row 0.
+    """
+    categorical = np.array([c.kind == "categorical" for c in space.columns])
+    chosen, nearest = [0], np.full(len(X), np.inf)
+    while len(chosen) < count:
+        away = X - X[chosen[-1]]
+        away = np.where(categorical, away != 0, away)
+        nearest = np.minimum(nearest, (away**2).sum(1))
+        further = int(nearest.argmax())
+        if nearest[further] <= 0:
+            break
+        chosen.append(further)
+    return np.array(chosen)
