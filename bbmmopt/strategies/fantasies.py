@@ -14,6 +14,9 @@ from bbmmopt.pareto import is_dominated
 from bbmmopt.strategies.base import generator
 
 _SAMPLES = 64
+# Beyond so many trials a draw takes longer than it is worth, for noise averages out: what is
+# believed of a trial is taken for what it was worth.
+DRAWN_TO = 2000
 _SAMPLES_OF_FRONTS = 16  # each of which has dozens of boxes
 # Trials that are drawn values for: those that may be the best. Others would be in no sample.
 _CANDIDATES = 100
@@ -55,7 +58,7 @@ def imagine(beliefs: Beliefs, seed: int) -> Fantasies:
     candidates = _candidates(beliefs)
     k = len(beliefs.objectives)
     count = _SAMPLES if k == 1 else _SAMPLES_OF_FRONTS
-    if not len(pending) and not any(map(is_noisy, outputs)):
+    if told > DRAWN_TO or not (len(pending) or any(map(is_noisy, outputs))):
         count = 1
     width = _WIDTH * -(-(len(candidates) + len(pending)) // _WIDTH)
     values, inside = [], []
@@ -81,7 +84,7 @@ def imagine(beliefs: Beliefs, seed: int) -> Fantasies:
 
 def is_noisy(belief: Belief) -> bool:
     """Whether noise leaves doubt about which trial is the best."""
-    return belief.is_noisy(_VISIBLE)
+    return len(belief.data.y) <= DRAWN_TO and belief.is_noisy(_VISIBLE)
 
 
 def _candidates(beliefs: Beliefs) -> np.ndarray:
@@ -109,6 +112,10 @@ def _values(belief: Belief, candidates: np.ndarray, pending: Tensor, base: Tenso
     """Values at the candidates, then at what is running, shape (S, b)."""
     rows = pending
     known = belief.posterior.y.new_empty(len(base), 0)
+    if len(belief.data.y) > DRAWN_TO:
+        with torch.no_grad():
+            expected = belief.settled.marginals(pending)[0]
+        return torch.cat([belief.posterior.fitted()[candidates], expected]).unsqueeze(0)
     if not is_noisy(belief):
         known = belief.posterior.y[candidates].expand(len(base), -1)
     else:
