@@ -18,7 +18,23 @@ ACQUISITIONS = {
     "ucb": "upper confidence bound",
     "mean": "posterior mean",
     "log_ehvi": "log expected hypervolume improvement",
+    "scalarised": "log expected improvement along a random direction of objectives",
     "feasibility": "log probability that all constraints hold",
+    "max_value_entropy": "log information about the best value",
+    "joint_entropy": "log information about the best point and its value",
+    "knowledge_gradient": "log of how much it should raise the best expected value",
+    "variance": "log uncertainty",
+    "integrated_variance": "log of how much it should lower the mean variance",
+    "robust": "log expected improvement under variation of the parameters",
+    "thompson": "value of a function drawn from the model",
+}
+
+# The names a strategy goes by, and what they stand for.
+STRATEGIES = {
+    "auto": "whichever suits the problem, its dimensions and the budget",
+    "global": "one model of the whole space, searched everywhere",
+    "trust_region": "a box around the best trial, which grows with success and shrinks without",
+    "sparse": "one model that takes most parameters not to matter, searched everywhere",
 }
 
 
@@ -32,8 +48,10 @@ def explain(trial: Trial, problem: Problem) -> str:
         case "told":
             return f"{head} was told by the user, not suggested."
         case "space-filling":
-            point = "the centre of the space" if origin.get("point") == "centre" else "the next"
-            where = f"{point} point of a scrambled Sobol sequence" if point == "the next" else point
+            where = {
+                "centre": "the centre of the space",
+                "prior": "drawn from what you believe of the optimum",
+            }.get(origin.get("point", ""), "the next point of a scrambled Sobol sequence")
             because = f", because {origin['because']}" if "because" in origin else ""
             return (
                 f"{head} belongs to the start, which spreads points evenly{because}: it is {where}."
@@ -54,6 +72,7 @@ def explain(trial: Trial, problem: Problem) -> str:
                 f"{model['failed']} failed trials, and expected {_expected(origin, problem)} "
                 f"there.",
                 *_chances(origin, problem),
+                *_strategy(origin),
                 f"Lengthscales, as fractions of each range: {lengths}.",
                 f"Targets: {model['targets']}; priors: {model['priors']}; "
                 f"noise variance {model['noise_variance']:.2g} of the targets' variance.",
@@ -72,14 +91,37 @@ def _expected(origin: Mapping[str, Any], problem: Problem) -> str:
     )
 
 
+def _strategy(origin: Mapping[str, Any]) -> list[str]:
+    """Where it was looked for, and why there."""
+    lines = []
+    if "strategy" in origin:
+        name, because = origin["strategy"]["name"], origin["strategy"]["because"]
+        lines.append(f"Strategy: {name} ({STRATEGIES[name]}), because {because}.")
+    region = origin.get("region")
+    if region:
+        lines.append(
+            f"Trust region {region['number'] + 1} had a mean side of {region['length']:.3g}, as a "
+            f"fraction of the ranges; {region['successes']} of the {region['lucky']} successes in "
+            f"a row that double it were counted, and {region['failures']} of the "
+            f"{region['patience']} failures that halve it."
+        )
+        if region.get("left"):
+            lines.append("All of it had been tried, so the whole space was searched.")
+    return lines
+
+
 def _chances(origin: Mapping[str, Any], problem: Problem) -> list[str]:
-    """How likely constraints were thought to hold, and the trial to succeed."""
+    """How likely constraints were thought to hold, and the trial to succeed, and how long it
+    should take.
+    """
     chances = [
-        f"{constraint.name} to hold with probability {chance:.2g}"
+        f"{constraint} with probability {chance:.2g}"
         for constraint, chance in zip(
             problem.constraints, origin.get("constraints_hold", []), strict=False
         )
     ]
     if "success" in origin:
         chances.append(f"the trial to succeed with probability {origin['success']:.2g}")
+    if "seconds" in origin:
+        chances.append(f"the trial to take {origin['seconds']:.3g} s")
     return [f"It expected {', and '.join(chances)}."] if chances else []

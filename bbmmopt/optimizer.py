@@ -6,18 +6,22 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any, overload
+from typing import Any, Literal, overload
 
 import numpy as np
 
 from bbmmopt.modelling import LABEL_ERROR, Belief, Beliefs, Data
+from bbmmopt.problem import Constraint
 from bbmmopt.storage import NumberTaken
 from bbmmopt.strategies import (
     Acquisition,
-    Global,
+    Chosen,
+    Guide,
+    Past,
     Request,
     SpaceExhausted,
-    make_acquisition,
+    acquisition_for,
+    predict_risk,
 )
 from bbmmopt.study import FailedTrialWarning, NoCompleteTrial, Study, StudyDiffers, checked_name
 from bbmmopt.trial import Trial, TrialState
@@ -31,6 +35,13 @@ __all__ = [
     "StudyDiffers",
 ]
 
+_OUTCOMES: dict[TrialState, Literal["complete", "failed", "pending"]] = {
+    TrialState.COMPLETE: "complete",
+    TrialState.FAILED: "failed",
+    TrialState.RUNNING: "pending",
+    TrialState.WAITING: "pending",
+}
+
 
 @dataclass(frozen=True)
 class Recommendation:
@@ -41,6 +52,7 @@ class Recommendation:
         arguments: The same, labelled choices replaced by their objects.
         value: What the model expects there, in user units and the user's sign: the median of its
             belief, which is the mean where the targets are not warped.
+            Where parameters vary in use, what their variation gives, mean or risk.
         uncertainty: Half the width of the central 68 % of that belief, noise of a measurement not
             included: one standard deviation where the targets are not warped.
     """
@@ -69,22 +81,44 @@ class Optimizer(Study):
         maximize: Name of the objective that should be large.
         noise: "none" for an exact, repeatable objective; "unknown" learns the noise and never
             proposes a point twice; "noisy" learns it and may repeat points.
-        constraints: Names of numbers told along that must be at most 0.
+        constraints: Numbers told along and their bounds: "latency <= 200", a list of such, or
+            {"latency": 200, "accuracy": (">=", 0.9)}; a name alone must be at most 0.
         reference_point: {objective: value} that counts as worthless, for several objectives: what
             is worse in any of them adds nothing. Left out, a little beyond the worst values on the
-            front of the trials so far.
+            front of the trials so far and of what the model expects.
         storage: None keeps trials in memory; "study.db" in a file, which is opened again if it is
             there; or a Storage.
         study: Name of the study within the storage.
         seed: Any integer. Left out, a new study draws one and an old one keeps its own.
         n_start: How many trials are spread over the space before the model takes over. Left out,
             twice the number of parameters, at least 5 and at most a fifth of the budget, or 20.
-        budget: How many trials are planned, if known.
+        budget: How many trials are planned, if known. Of a stored study its first one counts.
         acquisition: What the model maximises. "auto", the default, goes by the problem and the
             data: log expected improvement, on a best value that is drawn where noise or running
             trials hide it, times the probability that constraints hold; with several objectives,
-            log expected hypervolume improvement. Or one by name: "log_ei", "noisy_log_ei",
-            "log_pi", "ucb", "mean".
+            log expected hypervolume improvement, from four on improvement along a direction drawn
+            for each trial. Or one by name: "log_ei", "noisy_log_ei", "log_pi", "ucb", "mean",
+            "thompson"; "max_value_entropy", "joint_entropy", "knowledge_gradient", which value
+            what a trial teaches of the optimum; "variance", "integrated_variance", which learn
+            the whole function.
+        strategy: Where it is maximised. "global": over the whole space. "trust_region": in a box
+            around the best trial, which grows with success and shrinks without. "sparse": over
+            the whole space, by a model that takes most parameters not to matter. "auto", the
+            default: "trust_region" for one objective of 20 parameters or more and a budget (or a
+            number of trials) of 1000 or more, else "global".
+        prior: What you believe of where the optimum is, {parameter: Near(value, …)}, or {choice:
+            weight} of a Categorical or an Ordinal, where choices left out have the weight 1.
+            Every second trial of the start comes from it; then it multiplies the acquisition, by
+            a power that falls like 0.1 budget / (trials so far), or 5 / (trials so far) without a
+            budget: where it is wrong, it is overcome.
+        cost: "seconds" if quick trials are preferred: the acquisition is divided by a power of
+            the seconds that a trial is expected to take, which falls from 1 to 0 as the budget is
+            spent; ½ without a budget.
+        perturbation: {parameter: standard deviation} by which parameters will vary in use, in
+            their units. What is looked for, and recommended, is then good on average over such
+            variation, not only exactly there.
+        risk: What counts under perturbation: "mean", the default; or a number such as 0.9, for
+            the mean over the worst tenth of the variation.
 
     Raises:
         ValueError: If the problem makes no sense.
@@ -93,8 +127,15 @@ class Optimizer(Study):
     """
 
     @cached_property
-    def _strategy(self) -> Global:
-        return Global(self.space, self.settings["n_start"], self.settings["acquisition"])
+    def _strategy(self) -> Chosen:
+        return Chosen(
+            self.space,
+            self.settings["n_start"],
+            self.settings["acquisition"],
+            strategy=self.settings["strategy"],
+            budget=self.settings["budget"],
+            noise=self.problem.objectives[0].noise,
+        )
 
     @overload
     def ask(
@@ -237,8 +278,9 @@ class Optimizer(Study):
     def recommend(self) -> Recommendation:
         """The point where the model expects the best value: what to use in the end.
 
-        The maximum of the posterior mean over the whole space, tried or not; with constraints,
-        over the points where the model thinks all of them to hold with a probability of 95 %.
+        The maximum of the posterior mean over the whole space, tried or not, or of what varied
+        parameters are expected to give where there is a perturbation; with constraints, over the
+        points where the model thinks all of them to hold with a probability of 95 %.
 
         Raises:
             NoCompleteTrial: If nothing was told yet.
@@ -258,13 +300,16 @@ class Optimizer(Study):
                 )
             request = replace(self._request(len(self._trials), {}), seen=frozenset())
             found = self._strategy.find("mean", beliefs, request)
-            value, uncertainty = belief.predict(found.x[None])
+            if self._guide.perturbation is None:
+                value, uncertainty = (float(part[0]) for part in belief.predict(found.x[None]))
+            else:
+                value, uncertainty = predict_risk(belief, found.x, self.seed, self._guide)
         params = self.space.decode(found.x)
         return Recommendation(
             params,
             self.space.arguments(params),
-            self.problem.from_model([float(value[0])])[self.problem.names[0]],
-            float(uncertainty[0]),
+            self.problem.from_model([value])[self.problem.names[0]],
+            uncertainty,
         )
 
     def belief(self, name: str | None = None) -> Belief:
@@ -294,6 +339,10 @@ class Optimizer(Study):
             self._sync()
             return self._strategy.modellers.beliefs(self._request(0, {}).known)
 
+    @cached_property
+    def _guide(self) -> Guide:
+        return Guide.of(self.settings, self.space)
+
     def acquisition(self, name: str | None = None) -> Acquisition:
         """The acquisition function after all trials so far, over rows of the unit cube.
 
@@ -307,12 +356,10 @@ class Optimizer(Study):
         beliefs = self.beliefs()
         if not len(beliefs.first.data.y):
             raise NoCompleteTrial("there is no complete trial yet to build on: tell one first.")
-        return make_acquisition(
-            name or self._strategy.acquisition,
-            beliefs,
-            seed=self.seed,
-            reference=self.problem.reference,
-        )
+        with self._lock:
+            request = self._request(max(self._trials, default=-1) + 1, {})
+        name = name or self._strategy.acquisition
+        return acquisition_for(name, beliefs, request, self.space)
 
     # ------------------------------------------------------------------------------ inside
 
@@ -334,9 +381,16 @@ class Optimizer(Study):
             fixed,
             seen,
             tuple(objectives[1:]),
-            tuple(self._constraint(c.name, by_state) for c in self.problem.constraints),
+            tuple(self._constraint(c, by_state) for c in self.problem.constraints),
             self._success(by_state),
             self.problem.reference,
+            past=tuple(
+                Past(_OUTCOMES[trial.state], trial.origin)
+                for _, trial in sorted(self._trials.items())
+                if trial.state in _OUTCOMES
+            ),
+            cost=self._seconds(by_state) if self.settings.get("cost") else None,
+            guide=self._guide,
         )
 
     def _objective(self, i: int, by_state: Mapping[TrialState, list[int]]) -> Data:
@@ -349,12 +403,14 @@ class Optimizer(Study):
             np.array([np.nan if e is None else e for e in errors], dtype=float),
             exact=self.problem.objectives[i].noise == "none",
             # Volumes in warped units would prefer another part of the front.
-            warp=len(self.problem.objectives) == 1,
+            # Nor are means of warped values those of the values.
+            warp=len(self.problem.objectives) == 1 and self._guide.perturbation is None,
         )
 
-    def _constraint(self, name: str, by_state: Mapping[TrialState, list[int]]) -> Data:
+    def _constraint(self, constraint: Constraint, by_state: Mapping[TrialState, list[int]]) -> Data:
         """What is known of a constraint, turned so that it holds from 0 on."""
-        y = np.array([-t.constraints[name] for t in self._complete(by_state)], dtype=float)
+        told = [t.constraints[constraint.name] for t in self._complete(by_state)]
+        y = np.array([constraint.margin(value) for value in told], dtype=float)
         exact = all(o.noise == "none" for o in self.problem.objectives)
         return self._data(by_state, y, np.full(len(y), np.nan), exact=exact, bound=0.0)
 
@@ -375,6 +431,18 @@ class Optimizer(Study):
             bound=0.0,
             warp=False,
         )
+
+    def _seconds(self, by_state: Mapping[TrialState, list[int]]) -> Data:
+        """Log of the seconds that trials took.
+
+        Of complete ones: what fails early would make the parts where trials fail look cheap. Those
+        that were told from elsewhere took none.
+        """
+        timed = [k for k in by_state[TrialState.COMPLETE] if (self._trials[k].duration or 0) > 0]
+        y = np.log([self._trials[k].duration or 1.0 for k in timed])
+        nothing = self._stack([])
+        errors = np.full(len(y), np.nan)
+        return Data(self._stack(timed), y, errors, nothing, nothing, exact=False, warp=False)
 
     def _complete(self, by_state: Mapping[TrialState, list[int]]) -> list[Trial]:
         return [self._trials[k] for k in by_state[TrialState.COMPLETE]]

@@ -6,6 +6,7 @@ told values are checked before any state changes.
 
 import math
 import numbers
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
@@ -19,6 +20,7 @@ from bbmmopt.trial import Trial, TrialState
 
 Direction = Literal["minimize", "maximize"]
 Noise = Literal["unknown", "none", "noisy"]
+Sense = Literal["<=", ">="]
 
 
 @dataclass(frozen=True)
@@ -50,16 +52,51 @@ class Objective:
 
 @dataclass(frozen=True)
 class Constraint:
-    """A number told with each result; the trial is feasible where it is at most 0.
+    """A number told with each result; the trial is feasible where it keeps its bound.
 
     Attributes:
         name: What the user calls it.
+        bound: What it is compared with.
+        sense: "<=" if it must be at most the bound, ">=" if at least.
     """
 
     name: str
+    bound: float = 0.0
+    sense: Sense = "<="
 
     def __post_init__(self) -> None:
         _check_name("constraint", self.name)
+        _check_word(f"sense of constraint {self.name!r}", self.sense, get_args(Sense))
+        bound = _number(f"bound of constraint {self.name!r}", self.bound)
+        if not math.isfinite(bound):
+            raise ValueError(
+                f"bound of constraint {self.name!r} must be finite; got {bound}. What is never "
+                f"broken need not be told."
+            )
+        object.__setattr__(self, "bound", bound)
+
+    def __str__(self) -> str:
+        return f"{self.name} {self.limit}"
+
+    @property
+    def limit(self) -> str:
+        """What is asked of it, in words after its name: "≤ 200"."""
+        return f"{'≤' if self.sense == '<=' else '≥'} {self.bound:g}"
+
+    @property
+    def sign(self) -> int:
+        """What a value is multiplied by to make larger better."""
+        return 1 if self.sense == ">=" else -1
+
+    def margin(self, value: float) -> float:
+        """How far a value keeps the bound: it holds from 0 on."""
+        difference = value - self.bound if self.sense == ">=" else self.bound - value
+        return min(max(difference, -_LARGEST), _LARGEST)
+
+    def to_json(self) -> dict[str, Any]:
+        """JSON types only; what has its default is left out."""
+        bounded = self.bound != 0.0 or self.sense != "<="
+        return {"name": self.name} | ({"bound": self.bound, "sense": self.sense} if bounded else {})
 
 
 @dataclass(frozen=True)
@@ -86,7 +123,7 @@ class Problem:
     Attributes:
         space: The points that may be tried.
         objectives: At least one.
-        constraints: Numbers that must be at most 0 for a trial to be feasible.
+        constraints: Numbers that must keep their bounds for a trial to be feasible.
         reference_point: {objective: value} that counts as worthless, for several objectives.
     """
 
@@ -127,7 +164,7 @@ class Problem:
         minimize: str | Sequence[str] | None = None,
         maximize: str | Sequence[str] | None = None,
         noise: Noise | Mapping[str, Noise] = "unknown",
-        constraints: str | Sequence[str] = (),
+        constraints: "Constraints" = (),
         reference_point: Mapping[str, float] | None = None,
     ) -> "Problem":
         """A problem from names: the direction is always said, as a wrong sign is easily missed.
@@ -137,11 +174,13 @@ class Problem:
             minimize: Name or names of the objectives that should be small.
             maximize: Name or names of the objectives that should be large.
             noise: For all objectives, or {objective: noise}; see `Objective`.
-            constraints: Names of numbers that must be at most 0.
+            constraints: Numbers told with each result, and their bounds: texts such as
+                "latency <= 200" or "accuracy >= 0.9", where a name alone must be at most 0; or
+                {"latency": 200, "accuracy": (">=", 0.9)}, where a number is an upper bound.
             reference_point: {objective: value}; see `Problem`.
 
         Raises:
-            ValueError: If no objective is named, or a name comes twice.
+            ValueError: If no objective is named, a name comes twice, or a bound cannot be read.
         """
         directions: list[tuple[str, Direction]] = [
             *((name, "minimize") for name in _names("minimize", minimize)),
@@ -161,7 +200,7 @@ class Problem:
                 Objective(name, direction, level)
                 for (name, direction), level in zip(directions, noises, strict=True)
             ),
-            tuple(Constraint(name) for name in _names("constraints", constraints)),
+            tuple(_constraints(constraints)),
             None if reference_point is None else dict(reference_point),
         )
 
@@ -193,8 +232,11 @@ class Problem:
         return np.array(self.to_model(self.reference_point))
 
     def is_feasible(self, trial: Trial) -> bool:
-        """Whether every constraint was told and is at most 0."""
-        return all(trial.constraints.get(c.name, math.inf) <= 0 for c in self.constraints)
+        """Whether every constraint was told and keeps its bound."""
+        return all(
+            c.name in trial.constraints and c.margin(trial.constraints[c.name]) >= 0
+            for c in self.constraints
+        )
 
     def best_of(self, trials: Iterable[Trial]) -> Trial | None:
         """The complete, feasible trial with the best value; of equals the one asked first.
@@ -318,7 +360,9 @@ class Problem:
         """Why this value makes the trial a failure, if it does."""
         if math.isfinite(value):
             return None
-        sign = next((o.sign for o in self.objectives if o.name == name), -1)
+        sign = next(
+            part.sign for part in (*self.objectives, *self.constraints) if part.name == name
+        )
         if sign * value == math.inf:
             raise ValueError(
                 f"{where}{name!r} is {value}, better than anything can be. Tell the real value, "
@@ -339,7 +383,7 @@ class Problem:
                 {"name": o.name, "direction": o.direction, "noise": o.noise}
                 for o in self.objectives
             ],
-            "constraints": [{"name": c.name} for c in self.constraints],
+            "constraints": [c.to_json() for c in self.constraints],
             "reference_point": self.reference_point and dict(self.reference_point),
         }
 
@@ -377,6 +421,16 @@ class Problem:
                 found.append(f"{what}: was {was} and is now {now}.")
         return found
 
+
+# What `Problem.make` takes as constraints.
+Constraints = str | Constraint | Sequence[str | Constraint] | Mapping[str, Any]
+
+_LARGEST = np.finfo(float).max  # differences of doubles may overflow
+_BOUNDED = re.compile(r"\s*(.*\S)\s*(<=|>=|≤|≥)\s*(\S+)\s*")
+_BOUNDS = (
+    'Write "latency <= 200" or "accuracy >= 0.9", {"latency": 200} for an upper bound, or '
+    '{"accuracy": (">=", 0.9)}.'
+)
 
 _ADVICE = 'Name it with its direction: minimize="error" or maximize="accuracy".'
 
@@ -418,6 +472,40 @@ def _names(argument: str, given: str | Sequence[str] | None) -> list[str]:
     if not isinstance(names, list | tuple):
         raise TypeError(f"{argument} must be a name or a list of names; got {given!r}. {_ADVICE}")
     return list(names)
+
+
+def _constraints(given: Constraints) -> list[Constraint]:
+    if isinstance(given, Mapping):
+        return [_bounded(name, bound) for name, bound in given.items()]
+    several = [given] if isinstance(given, str | Constraint) else given
+    if not isinstance(several, list | tuple):
+        raise TypeError(f"constraints must be texts or {{name: bound}}; got {given!r}. {_BOUNDS}")
+    return [c if isinstance(c, Constraint) else _parsed(c) for c in several]
+
+
+def _bounded(name: Any, bound: Any) -> Constraint:
+    """The constraint of {name: bound} or {name: (sense, bound)}."""
+    if isinstance(bound, list | tuple):
+        if len(bound) != 2:
+            raise ValueError(f"constraint {name!r}: expected (sense, bound); got {bound!r}.")
+        return Constraint(name, bound[1], bound[0])
+    if isinstance(bound, str):
+        raise TypeError(f"constraint {name!r}: {bound!r} is no bound. {_BOUNDS}")
+    return Constraint(name, bound)
+
+
+def _parsed(text: Any) -> Constraint:
+    """The constraint of "latency <= 200", or of a name alone."""
+    if not isinstance(text, str) or not re.search("[<>≤≥]", text):
+        return Constraint(text)
+    match = _BOUNDED.fullmatch(text)
+    try:
+        if match is None:
+            raise ValueError
+        bound = float(match[3])
+    except ValueError:
+        raise ValueError(f"constraint {text!r} cannot be read. {_BOUNDS}") from None
+    return Constraint(match[1], bound, ">=" if match[2] in (">=", "≥") else "<=")
 
 
 def _check_name(what: str, name: Any) -> None:

@@ -13,15 +13,25 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from os import PathLike, fspath
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 import numpy as np
 
-from bbmmopt.explain import ACQUISITIONS, explain
-from bbmmopt.problem import Noise, Problem
+from bbmmopt.explain import ACQUISITIONS, STRATEGIES, explain
+from bbmmopt.perturbation import checked_perturbation, checked_risk
+from bbmmopt.prior import Prior, prior_to_json
+from bbmmopt.problem import Constraints, Noise, Problem
 from bbmmopt.space import Parameter, Space
 from bbmmopt.storage import Storage, StudyRecord, UnknownStudy, open_storage
 from bbmmopt.trial import Trial, TrialState, UnknownTrial
+
+# What studies stored before a setting was there were run with.
+_FORMERLY: dict[str, Any] = {"strategy": "global", "budget": None}
+
+# Settings that are stored only where they were given.
+_GUIDES = ("prior", "cost", "perturbation", "risk")
+# What nothing can be multiplied to: neither a prior nor what a trial costs.
+_NOT_IN_LOGS = ("ucb", "mean", "thompson")
 
 _VERSION = "2"  # of the way suggestions follow from seed and data; stored with each study
 
@@ -52,7 +62,7 @@ class Study:
         minimize: str | Sequence[str] | None = None,
         maximize: str | Sequence[str] | None = None,
         noise: Noise | Mapping[str, Noise] = "unknown",
-        constraints: str | Sequence[str] = (),
+        constraints: Constraints = (),
         reference_point: Mapping[str, float] | None = None,
         storage: str | PathLike[str] | Storage | None = None,
         study: str = "default",
@@ -60,15 +70,29 @@ class Study:
         n_start: int | None = None,
         budget: int | None = None,
         acquisition: str | None = None,
+        strategy: str | None = None,
+        prior: Prior | None = None,
+        cost: Literal["seconds"] | None = None,
+        perturbation: Mapping[str, float] | None = None,
+        risk: float | Literal["mean"] | None = None,
     ) -> None:
         self.problem = _problem(space, minimize, maximize, noise, constraints, reference_point)
         self.study = study
         wanted = {
             "n_start": _checked_count("n_start", n_start, "how many trials to spread"),
             "acquisition": checked_name(acquisition),
+            "strategy": _checked_strategy(strategy, self.problem),
+            **_checked_guides(self.problem, prior, cost, perturbation, risk),
         }
         budget = _checked_count("budget", budget, "how many trials are planned")
-        defaults = {"n_start": _default_start(self.space, budget), "acquisition": "auto"}
+        defaults = {
+            "n_start": _default_start(self.space, budget),
+            "acquisition": "auto",
+            "strategy": "auto",
+        }
+        settings = {k: defaults.get(k) if v is None else v for k, v in wanted.items()}
+        settings = {k: v for k, v in settings.items() if k not in _GUIDES or v is not None}
+        _check_together(settings)
         seed = _checked_seed(seed)
         self.storage = open_storage(storage)
         record = self.storage.create_study(
@@ -76,7 +100,7 @@ class Study:
                 name=study,
                 problem=self.problem.to_json(),
                 seed=secrets.randbits(48) if seed is None else seed,
-                settings={k: defaults[k] if v is None else v for k, v in wanted.items()},
+                settings=settings | {"budget": budget},  # of its first run; later ones may go on
                 created=time.time(),
                 version=_VERSION,
             )
@@ -88,7 +112,7 @@ class Study:
                 self.storage.close()
             raise
         self.seed = record.seed
-        self.settings = record.settings
+        self.settings = _FORMERLY | record.settings
         self._lock = threading.RLock()
         self._trials: dict[int, Trial] = {}
         self._rows: dict[int, np.ndarray] = {}
@@ -385,7 +409,7 @@ def _problem(
     minimize: str | Sequence[str] | None,
     maximize: str | Sequence[str] | None,
     noise: Noise | Mapping[str, Noise],
-    constraints: str | Sequence[str],
+    constraints: Constraints,
     reference_point: Mapping[str, float] | None,
 ) -> Problem:
     if not isinstance(space, Problem):
@@ -447,6 +471,60 @@ def checked_name(acquisition: str | None) -> str | None:
     return acquisition
 
 
+def _checked_strategy(strategy: str | None, problem: Problem) -> str | None:
+    if strategy is not None and strategy not in list(STRATEGIES):
+        raise ValueError(f"strategy must be one of {', '.join(STRATEGIES)}; got {strategy!r}.")
+    if strategy == "trust_region" and (len(problem.objectives) > 1 or problem.constraints):
+        raise ValueError(
+            'strategy "trust_region" is for one objective and no constraints on outcomes; take '
+            '"global", or "auto".'
+        )
+    return strategy
+
+
+def _checked_guides(
+    problem: Problem, prior: Any, cost: Any, perturbation: Any, risk: Any
+) -> dict[str, Any]:
+    """What guides the search, in JSON types; None for what was not given."""
+    if cost is not None and cost != "seconds":
+        raise ValueError(
+            f'cost must be "seconds", the time that trials take, or None; got {cost!r}.'
+        )
+    return {
+        "prior": None if prior is None else prior_to_json(prior, problem.space),
+        "cost": cost,
+        "perturbation": (
+            None if perturbation is None else checked_perturbation(perturbation, problem)
+        ),
+        "risk": None if risk is None else checked_risk(risk),
+    }
+
+
+def _check_together(settings: Mapping[str, Any]) -> None:
+    """Refuse settings of a study that do not go together."""
+    given = [name for name in _GUIDES if settings.get(name) is not None]
+    if not given:
+        return
+    acquisition, strategy = settings["acquisition"], settings["strategy"]
+    if settings.get("risk") is not None and settings.get("perturbation") is None:
+        raise ValueError("risk says how perturbations count: give perturbation={name: std} too.")
+    if settings.get("perturbation") and acquisition not in ("auto", "robust"):
+        raise ValueError(
+            f'perturbation goes with acquisition "robust", which "auto" is then; '
+            f"got {acquisition!r}."
+        )
+    if acquisition in _NOT_IN_LOGS:
+        raise ValueError(
+            f"acquisition {acquisition!r} cannot take {' and '.join(given)} into account; take "
+            f'"log_ei", or "auto".'
+        )
+    if strategy == "trust_region":
+        raise ValueError(
+            f'strategy "trust_region" cannot take {" and ".join(given)} into account; take '
+            f'"global", or "auto".'
+        )
+
+
 def _check_same(
     record: StudyRecord, problem: Problem, seed: int | None, wanted: Mapping[str, Any]
 ) -> None:
@@ -455,8 +533,9 @@ def _check_same(
     if seed is not None and seed != record.seed:
         differences.append(f"seed: was {record.seed} and is now {seed}.")
     for name, value in wanted.items():
-        if value is not None and value != record.settings[name]:
-            differences.append(f"{name}: was {record.settings[name]!r} and is now {value!r}.")
+        before = (_FORMERLY | record.settings).get(name)
+        if value is not None and value != before:
+            differences.append(f"{name}: was {before!r} and is now {value!r}.")
     if differences:
         raise StudyDiffers(
             f"the storage holds study {record.name!r} with another description:\n  "

@@ -48,7 +48,7 @@ class Trial:
         state: waiting, running, complete, failed or pruned.
         values: {objective: value} as told, in the user's sign; None unless complete.
         standard_errors: {objective: standard error}, None where it is not known.
-        constraints: {constraint: value}; at most 0 is feasible.
+        constraints: {constraint: value}, as told.
         reason: Why it failed; may hold a traceback.
         created: When it was written down, in seconds since 1970, as are the next two.
         started: When a worker took it.

@@ -26,7 +26,14 @@ ROOT = Path(__file__).resolve().parents[1]
 _TOOLS = {"surrogate.checks", "surrogate.threads", "surrogate.workspace"}
 
 # What describes a problem and its trials: everything else in bbmmopt may know these.
-_BASE = {"bbmmopt.pareto", "bbmmopt.problem", "bbmmopt.space", "bbmmopt.trial"}
+_BASE = {
+    "bbmmopt.pareto",
+    "bbmmopt.perturbation",
+    "bbmmopt.prior",
+    "bbmmopt.problem",
+    "bbmmopt.space",
+    "bbmmopt.trial",
+}
 
 ALLOWED = {
     "surrogate.checks": set(),
@@ -46,6 +53,8 @@ ALLOWED = {
     "bbmmopt.trial": set(),
     "bbmmopt.pareto": set(),
     "bbmmopt.problem": {"bbmmopt.pareto", "bbmmopt.space", "bbmmopt.trial"},
+    "bbmmopt.perturbation": {"bbmmopt.problem", "bbmmopt.space"},
+    "bbmmopt.prior": {"bbmmopt.space"},
     "bbmmopt.explain": _BASE,
     "bbmmopt.study": {"bbmmopt.explain", "bbmmopt.storage", *_BASE},
     "bbmmopt.transforms": set(),
@@ -93,6 +102,7 @@ LIGHT = [
     "bbmmopt",
     "bbmmopt.space",
     "bbmmopt.trial",
+    "bbmmopt.prior",
     "bbmmopt.problem",
     "bbmmopt.storage",
     "bbmmopt.study",

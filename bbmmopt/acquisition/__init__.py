@@ -1,5 +1,6 @@
 """Acquisition functions: pure formulas and the thin classes that join them to a posterior."""
 
+from bbmmopt.acquisition.active import IntegratedVariance, PosteriorVariance
 from bbmmopt.acquisition.analytic import (
     LogExpectedImprovement,
     LogProbabilityOfImprovement,
@@ -8,38 +9,72 @@ from bbmmopt.acquisition.analytic import (
     log_expected_improvement,
 )
 from bbmmopt.acquisition.base import Acquisition, Fantasised, MarginalAcquisition, Posterior
+from bbmmopt.acquisition.entropy import (
+    JointEntropySearch,
+    LowerBoundMaxValueEntropySearch,
+    sample_maxima,
+)
 from bbmmopt.acquisition.feasibility import (
     ConstrainedLogExpectedImprovement,
     LogProbabilityOfFeasibility,
     best_feasible,
 )
-from bbmmopt.acquisition.multi_objective import LogExpectedHypervolumeImprovement
+from bbmmopt.acquisition.knowledge import KnowledgeGradient
+from bbmmopt.acquisition.multi_objective import (
+    LogExpectedHypervolumeImprovement,
+    LogScalarisedImprovement,
+    random_directions,
+    scalarise,
+)
 from bbmmopt.acquisition.noisy import (
     NoisyLogExpectedImprovement,
     base_samples,
     draw,
     prune_baseline,
 )
-from bbmmopt.acquisition.weighted import Feasible, LikelyFeasible
+from bbmmopt.acquisition.robust import ConditionalValueAtRisk, ExpectedUnderPerturbation
+from bbmmopt.acquisition.weighted import (
+    Feasible,
+    LikelyFeasible,
+    Log,
+    LogPrior,
+    PerCost,
+    PriorGuided,
+)
 
 __all__ = [
     "Acquisition",
+    "ConditionalValueAtRisk",
     "ConstrainedLogExpectedImprovement",
+    "ExpectedUnderPerturbation",
     "Fantasised",
     "Feasible",
+    "IntegratedVariance",
+    "JointEntropySearch",
+    "KnowledgeGradient",
     "LikelyFeasible",
+    "Log",
     "LogExpectedHypervolumeImprovement",
     "LogExpectedImprovement",
     "LogProbabilityOfFeasibility",
+    "LogPrior",
     "LogProbabilityOfImprovement",
+    "LogScalarisedImprovement",
+    "LowerBoundMaxValueEntropySearch",
     "MarginalAcquisition",
     "NoisyLogExpectedImprovement",
+    "PerCost",
     "Posterior",
     "PosteriorMean",
+    "PosteriorVariance",
+    "PriorGuided",
     "UpperConfidenceBound",
     "base_samples",
     "best_feasible",
     "draw",
     "log_expected_improvement",
     "prune_baseline",
+    "random_directions",
+    "sample_maxima",
+    "scalarise",
 ]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -17,6 +17,7 @@ from bbmmopt.acquisition.feasibility import LogProbabilityOfFeasibility
 from bbmmopt.acquisition.noisy import elementwise
 from bbmmopt.acquisition.normal import LOG_ROOT_2PI
 
+_TINY = 1e-300
 _UNLIKELY = 1e3  # what each nat that is missing of a probability asked for costs
 
 
@@ -99,6 +100,31 @@ class Feasible(Weighted):
 
 
 @dataclass(frozen=True)
+class Log(Acquisition):
+    """log of an acquisition of single candidates that is positive, or next to nothing.
+
+    Attributes:
+        acquisition: Not in logs.
+    """
+
+    acquisition: Acquisition
+
+    def __call__(self, X: Tensor) -> Tensor:
+        """Score each candidate: X of shape (..., 1, d) gives values of shape (...).
+
+        Raises:
+            ValueError: If X holds groups of more than one candidate.
+        """
+        single_candidates(self, X)
+        return self.acquisition(X).clamp_min(_TINY).log()
+
+    def value_and_gradient(self, X: Tensor) -> tuple[Tensor, Tensor]:
+        value, gradient = self.acquisition.value_and_gradient(X)
+        value = value.clamp_min(_TINY)
+        return value.log(), gradient / value.unsqueeze(-1)
+
+
+@dataclass(frozen=True)
 class LikelyFeasible(Acquisition):
     """Any acquisition where constraints are likely enough to hold, and a slope towards there.
 
@@ -160,9 +186,11 @@ class LogPrior(Acquisition):
 
     Attributes:
         densities: By column.
+        active: Which columns of rows (..., d) count, bool (..., d); all if left out.
     """
 
     densities: Mapping[int, Density]
+    active: Callable[[Tensor], Tensor] | None = None
 
     def __call__(self, X: Tensor) -> Tensor:
         """Score each candidate: X of shape (..., 1, d) gives values of shape (...).
@@ -171,17 +199,21 @@ class LogPrior(Acquisition):
             ValueError: If X holds groups of more than one candidate.
         """
         X = single_candidates(self, X)
-        value = X.new_zeros(X.shape[:-1])
+        value, active = X.new_zeros(X.shape[:-1]), self._active(X)
         for j, density in self.densities.items():
-            value = value + elementwise(density.log, X[..., j])
+            more = elementwise(density.log, X[..., j])
+            value = value + (more if active is None else more * active[..., j])
         return value
 
     def value_and_gradient(self, X: Tensor) -> tuple[Tensor, Tensor]:
-        value, gradient = X.new_zeros(len(X)), torch.zeros_like(X)
+        value, gradient, active = X.new_zeros(len(X)), torch.zeros_like(X), self._active(X)
         for j, density in self.densities.items():
             more, gradient[:, j] = density.log(X[:, j])
-            value = value + more
-        return value, gradient
+            value = value + (more if active is None else more * active[:, j])
+        return value, gradient if active is None else gradient * active
+
+    def _active(self, X: Tensor) -> Tensor | None:
+        return None if self.active is None else self.active(X).to(X.dtype)
 
 
 class Density(Protocol):
@@ -189,6 +221,10 @@ class Density(Protocol):
 
     def log(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Its log and the derivative of that, elementwise."""
+        ...
+
+    def quantile(self, u: Tensor) -> Tensor:
+        """Where it has the share u in [0, 1] of its mass below, elementwise."""
         ...
 
 
@@ -219,6 +255,12 @@ class Normal:
         constant = math.log(self.std) + LOG_ROOT_2PI + math.log(inside)
         return -0.5 * z.square() - constant, -z / self.std
 
+    def quantile(self, u: Tensor) -> Tensor:
+        ends = torch.tensor([-self.mean, 1 - self.mean], dtype=u.dtype) / self.std
+        below, above = torch.special.ndtr(ends)
+        z = torch.special.ndtri(below + u * (above - below))
+        return (self.mean + self.std * z).clamp(0.0, 1.0)
+
 
 @dataclass(frozen=True)
 class Levels:
@@ -242,3 +284,10 @@ class Levels:
         weights = torch.tensor(self.weights, dtype=x.dtype)
         level = (x * len(weights)).long().clamp(0, len(weights) - 1)
         return weights.log()[level] - weights.mean().log(), torch.zeros_like(x)
+
+    def quantile(self, u: Tensor) -> Tensor:
+        weights = torch.tensor(self.weights, dtype=u.dtype)
+        below = torch.cat([weights.new_zeros(1), weights.cumsum(0)]) / weights.sum()
+        level = torch.searchsorted(below[1:-1], u, right=True)
+        share = (u - below[level]) / (weights / weights.sum())[level]
+        return ((level + share.clamp(0.0, 1.0)) / len(weights)).clamp(0.0, 1.0)

@@ -13,7 +13,7 @@ from bbmmopt.cli.errors import BAD_INPUT, NOTHING, Commands, Failure, bad_input,
 from bbmmopt.cli.opening import optimizer_of, stored, study_of, text_of, trials_of
 from bbmmopt.cli.output import print_json, print_trial, print_trials, record
 from bbmmopt.cli.parsing import json_object, outcome_from, point_from, space_from
-from bbmmopt.explain import ACQUISITIONS, explain
+from bbmmopt.explain import ACQUISITIONS, STRATEGIES, explain
 from bbmmopt.problem import Noise, Problem
 from bbmmopt.storage import StudyRecord, open_storage
 from bbmmopt.trial import TrialState
@@ -86,7 +86,10 @@ def _on_study(command: Callable[..., None]) -> Callable[..., None]:
 @click.option("--minimize", multiple=True, metavar="NAME", help="Objective to make small.")
 @click.option("--maximize", multiple=True, metavar="NAME", help="Objective to make large.")
 @click.option(
-    "--constraint", multiple=True, metavar="NAME", help="A number told along: at most 0 is good."
+    "--constraint",
+    multiple=True,
+    metavar="NAME|BOUND",
+    help='A number told along: "latency <= 200", "accuracy >= 0.9"; a name alone is for <= 0.',
 )
 @click.option(
     "--noise",
@@ -98,7 +101,8 @@ def _on_study(command: Callable[..., None]) -> Callable[..., None]:
 @click.option("--seed", type=int, help="Any integer; drawn if left out.")
 @click.option("--n-start", type=click.IntRange(1), help="Trials before the model takes over.")
 @click.option("--budget", type=click.IntRange(1), help="How many trials are planned, if known.")
-@click.option("--acquisition", type=click.Choice(list(ACQUISITIONS)), help="Default: log_ei.")
+@click.option("--acquisition", type=click.Choice(list(ACQUISITIONS)), help="Default: auto.")
+@click.option("--strategy", type=click.Choice(list(STRATEGIES)), help="Default: auto.")
 @click.option("--study", default="default", show_default=True, metavar="NAME")
 @debug_option
 @click.argument("where", metavar="STORAGE", type=click.Path())
@@ -159,7 +163,7 @@ def ask(where: str, study: str | None, n: int, fixed: tuple[str, ...], worker: s
     The trial is running from now on; parameters that do not matter this time are left out.
     """
     with optimizer_of(where, study) as optimizer:
-        from bbmmopt.search import SpaceExhausted
+        from bbmmopt.search import NoFeasiblePoint, SpaceExhausted
 
         with bad_input():
             point = point_from(optimizer.space, fixed, "--fixed")
@@ -168,7 +172,7 @@ def ask(where: str, study: str | None, n: int, fixed: tuple[str, ...], worker: s
             for _ in range(n):  # one by one: what was asked for before an error is shown
                 trial = optimizer.ask(fixed=point, worker=worker)
                 print_json({"number": trial.number, "params": trial.params})
-        except SpaceExhausted as error:
+        except (SpaceExhausted, NoFeasiblePoint) as error:
             raise Failure(str(error), NOTHING) from error
 
 

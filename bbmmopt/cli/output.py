@@ -54,7 +54,7 @@ def print_trials(trials: Sequence[Trial], problem: Problem, best: Trial | None) 
     for objective in problem.objectives:
         table.add_column(_text(f"{objective.name} ({objective.direction})"), justify="right")
     for constraint in problem.constraints:
-        table.add_column(_text(f"{constraint.name} (≤ 0)"), justify="right")
+        table.add_column(_text(f"{constraint.name} ({constraint.limit})"), justify="right")
     table.add_column("seconds", justify="right")
     if any(trial.reason for trial in trials):
         table.add_column("reason", overflow="fold")

@@ -58,7 +58,8 @@ def space_from(text: str) -> Space:
     """The space a JSON text describes.
 
     Either what `Space.to_json` writes, {"parameters": [{"name": "C", "type": "real", …}, …]}, with
-    "constraints" if there are any, or the short form {"C": {"real": [0.001, 1000], "log": true}, …}.
+    "constraints" if there are any, or the short form without them,
+    {"C": {"real": [0.001, 1000], "log": true}, …}.
 
     Raises:
         ValueError, TypeError: If it is not JSON, or not a space, naming the parameter.

@@ -5,6 +5,7 @@ from bbmmopt.modelling.data import Data, search_threads_for, threads_for
 from bbmmopt.modelling.model import make_model
 from bbmmopt.modelling.modeller import Modeller
 from bbmmopt.modelling.outputs import LABEL_ERROR, Beliefs, Known, Modellers
+from bbmmopt.modelling.sparse import SparseModeller
 from surrogate import one_thread
 
 __all__ = [
@@ -15,6 +16,7 @@ __all__ = [
     "Known",
     "Modeller",
     "Modellers",
+    "SparseModeller",
     "make_model",
     "one_thread",
     "search_threads_for",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from bbmmopt.modelling.belief import Belief
@@ -24,11 +25,13 @@ class Known:
         success: y = 1 of trials that were completed and -1 of those that failed, with a standard
             error of `LABEL_ERROR`; None where none has. A trial is believed to succeed where its
             label, error included, is at least 0.
+        cost: Log of the seconds that trials took; None where that does not matter.
     """
 
     objectives: tuple[Data, ...]
     constraints: tuple[Data, ...] = ()
     success: Data | None = None
+    cost: Data | None = None
 
 
 @dataclass(frozen=True)
@@ -37,12 +40,13 @@ class Beliefs:
 
     Attributes:
         objectives, constraints: As in `Known`.
-        success: As in `Known`.
+        success, cost: As in `Known`.
     """
 
     objectives: tuple[Belief, ...]
     constraints: tuple[Belief, ...] = ()
     success: Belief | None = None
+    cost: Belief | None = None
 
     @property
     def first(self) -> Belief:
@@ -51,10 +55,15 @@ class Beliefs:
 
 
 class Modellers:
-    """A `Modeller` for each output."""
+    """A `Modeller` for each output.
 
-    def __init__(self, space: Space) -> None:
-        self._space = space
+    Args:
+        space: The space.
+        make: What makes one.
+    """
+
+    def __init__(self, space: Space, make: Callable[[Space], Modeller] = Modeller) -> None:
+        self._space, self._make = space, make
         self._modellers: dict[str, Modeller] = {}
 
     def beliefs(self, known: Known) -> Beliefs:
@@ -63,10 +72,11 @@ class Modellers:
             tuple(self._of(f"objective {i}", data) for i, data in enumerate(known.objectives)),
             tuple(self._of(f"constraint {i}", data) for i, data in enumerate(known.constraints)),
             None if known.success is None else self._of("success", known.success),
+            None if known.cost is None else self._of("cost", known.cost),
         )
 
     def _of(self, output: str, data: Data) -> Belief:
         modeller = self._modellers.get(output)
         if modeller is None:
-            modeller = self._modellers[output] = Modeller(self._space)
+            modeller = self._modellers[output] = self._make(self._space)
         return modeller.belief(data)

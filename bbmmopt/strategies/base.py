@@ -5,12 +5,13 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Set
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import torch
 
 from bbmmopt.modelling import Data, Known
+from bbmmopt.strategies.guide import Guide
 
 
 def generator(seed: int, number: int, purpose: str) -> torch.Generator:
@@ -21,6 +22,20 @@ def generator(seed: int, number: int, purpose: str) -> torch.Generator:
     """
     digest = hashlib.blake2b(f"{seed}/{number}/{purpose}".encode(), digest_size=8).digest()
     return torch.Generator().manual_seed(int.from_bytes(digest) % 2**63)
+
+
+@dataclass(frozen=True)
+class Past:
+    """One earlier trial.
+
+    Attributes:
+        outcome: "complete", "failed" or, while there is none, "pending": the k-th of each is row k
+            of that kind in `Data`.
+        origin: That of its `Proposal`, or who else it is from.
+    """
+
+    outcome: Literal["complete", "failed", "pending"]
+    origin: Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -38,6 +53,10 @@ class Request:
         success: Which trials came to an end; None where all did. See `Known`.
         reference: What counts as worthless in each of several objectives, larger being better;
             None where it is to be found.
+        cost: What is known of the log of the seconds that trials take; None where they do not
+            matter.
+        guide: What else the user knows or wants.
+        past: How each trial so far came about, in order of number; told by the user where left out.
     """
 
     data: Data
@@ -49,11 +68,14 @@ class Request:
     constraints: tuple[Data, ...] = ()
     success: Data | None = None
     reference: np.ndarray | None = None
+    past: tuple[Past, ...] = ()
+    cost: Data | None = None
+    guide: Guide = field(default_factory=Guide)
 
     @property
     def known(self) -> Known:
         """What is known of every output."""
-        return Known((self.data, *self.others), self.constraints, self.success)
+        return Known((self.data, *self.others), self.constraints, self.success, self.cost)
 
 
 @dataclass(frozen=True)

@@ -12,10 +12,11 @@ from torch import Tensor
 
 from bbmmopt.explain import ACQUISITIONS
 from bbmmopt.modelling import Belief, Beliefs, Data, Modellers, search_threads_for, threads_for
+from bbmmopt.pareto import pareto_front_of
 from bbmmopt.search import Domain, Found, Search, maximise
 from bbmmopt.space import Space
 from bbmmopt.strategies.base import Proposal, Request, generator
-from bbmmopt.strategies.rules import choose, keeps_constraints, make_acquisition
+from bbmmopt.strategies.rules import acquisition_for, choose, keeps_constraints
 from bbmmopt.strategies.start import SpaceFilling
 
 
@@ -63,22 +64,20 @@ class Global:
             SpaceExhausted: If the space is finite and every allowed point was seen.
         """
         if self.starting(request.data):
-            return SpaceFilling(self.space).propose(request)
+            return start_of(self.space, request)
         beliefs = self.modellers.beliefs(request.known)
         name, because = self.acquisition, "it was asked for"
         if name == "auto":
-            name, because = choose(beliefs)
+            name, because = choose(beliefs, request.guide)
         found = self.find(name, beliefs, request)
         origin = {"phase": "model", "acquisition": name, "because": because}
-        return Proposal(found.x, origin | _told(beliefs, found))
+        return Proposal(found.x, origin | told_of(beliefs, found))
 
     def find(self, acquisition: str, beliefs: Beliefs, request: Request) -> Found:
         """The unseen point where an acquisition function is largest."""
         first = beliefs.first
         with threads_for(len(first.data.y)):
-            scored = make_acquisition(
-                acquisition, beliefs, seed=request.seed, reference=request.reference
-            )
+            scored = acquisition_for(acquisition, beliefs, request, self.space)
         with search_threads_for(len(first.data.y)):
             return maximise(
                 scored,
@@ -90,6 +89,19 @@ class Global:
             )
 
 
+def start_of(space: Space, request: Request) -> Proposal:
+    """The next point of the start: every second one from the prior, where there is one.
+
+    Raises:
+        SpaceExhausted: If the space is finite and every allowed point was seen.
+    """
+    domain = Domain(space, request.fixed, request.seen)
+    x = request.guide.start(domain, generator(request.seed, 0, "prior start"), request.number)
+    if x is not None:
+        return Proposal(x, {"phase": "space-filling", "point": "prior"})
+    return SpaceFilling(space).propose(request)
+
+
 def _scale(beliefs: Beliefs) -> Tensor:
     """Length over which any of the outputs changes in each column, shape (d,)."""
     outputs = [*beliefs.objectives, *beliefs.constraints]
@@ -97,13 +109,21 @@ def _scale(beliefs: Beliefs) -> Tensor:
 
 
 def _centres(beliefs: Beliefs, count: int) -> np.ndarray:
-    """Trials to look around: the best of each objective, of those that keep the constraints."""
+    """Trials to look around: the best, or the front, of those that keep the constraints."""
     kept = keeps_constraints(beliefs)
-    rows = [belief.centres(count, kept) for belief in beliefs.objectives]
-    return np.unique(np.concatenate(rows), axis=0) if len(rows) > 1 else rows[0]
+    if len(beliefs.objectives) == 1:
+        return beliefs.first.centres(count, kept)
+    Y = np.stack([belief.posterior.fitted().numpy() for belief in beliefs.objectives], 1)
+    if kept.any():
+        Y[~kept] = np.nan
+    front = np.flatnonzero(pareto_front_of(Y))
+    # Evenly along the first objective.
+    order = front[np.argsort(Y[front, 0], kind="stable")]
+    some = np.unique(np.linspace(0, len(order) - 1, min(len(order), 2 * count)).round().astype(int))
+    return beliefs.first.data.X[order[some]]
 
 
-def _told(beliefs: Beliefs, found: Found) -> dict[str, Any]:
+def told_of(beliefs: Beliefs, found: Found) -> dict[str, Any]:
     """What the origin of a trial tells of the models, in JSON types."""
     first = beliefs.first
     predicted = [_predicted(belief, found) for belief in beliefs.objectives]
@@ -119,6 +139,9 @@ def _told(beliefs: Beliefs, found: Found) -> dict[str, Any]:
         told["constraints_hold"] = [belief.chance(found.x) for belief in beliefs.constraints]
     if beliefs.success is not None:
         told["success"] = beliefs.success.chance(found.x, beliefs.success.label_noise)
+    if beliefs.cost is not None and len(beliefs.cost.data.y):
+        log_seconds, _ = beliefs.cost.predict(found.x[None])
+        told["seconds"] = float(np.exp(log_seconds[0]))
     return told
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
-from bbmmopt import Categorical, Integer, Optimizer, Ordinal, Problem, Real, Space
+from bbmmopt import Categorical, Integer, Optimizer, Ordinal, Problem, Real, Simplex, Space
 from bbmmopt.cli import main
 from bbmmopt.storage import open_storage
 
@@ -395,6 +395,15 @@ def test_a_space_is_read_in_both_forms_from_anywhere(form, source):
     assert Problem.from_json(record.problem) == Problem.make(EVERYTHING, maximize="gain")
 
 
+def test_a_mixture_is_created_and_asked_for():
+    parts = [{"name": name, "type": "real", "low": 0, "high": 1} for name in "abc"]
+    space = {"parameters": parts, "constraints": [Simplex(["a", "b", "c"]).to_json()]}
+    create(space)
+    for trial in lines("ask", "study.db", "-n", 3):
+        assert sum(trial["params"].values()) == pytest.approx(1.0, abs=1e-9)
+    assert "no point" in refused(4, "ask", "study.db", "--fixed", "a=0.9", "--fixed", "b=0.9")
+
+
 def test_a_parameter_may_be_called_parameters():
     create({"parameters": {"real": [0, 1]}})
     assert list(line("ask", "study.db")["params"]) == ["parameters"]
@@ -420,6 +429,7 @@ def test_a_parameter_may_be_called_parameters():
         ('{"parameters": [3]}', "each parameter must be"),
         ('{"parameters": [{"type": "real"}]}', "each parameter must be"),
         (json.dumps({"parameters": [EVERYTHING.to_json()["parameters"][0]] * 2}), "'C' twice"),
+        ('{"parameters": [], "constraints": {}}', "constraints must be a list of JSON objects"),
         ("[]", "[] cannot be read"),
         ("nothing.json", "nothing.json cannot be read"),
         ("{" * 100_000, "the space is not JSON"),

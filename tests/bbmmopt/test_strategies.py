@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from bbmmopt.modelling import Beliefs, Data, Known, Modellers
-from bbmmopt.search import Search, SpaceExhausted
-from bbmmopt.space import Categorical, Integer, Real, Space
+from bbmmopt.search import Domain, Region, Search, SpaceExhausted
+from bbmmopt.space import Categorical, Integer, Linear, Nonlinear, Real, Simplex, Space
 from bbmmopt.strategies import (
     Global,
     Request,
@@ -102,6 +102,64 @@ def test_the_start_uses_a_finite_space_up_and_then_says_so():
         seen.add(bytes(x))
     with pytest.raises(SpaceExhausted, match="all 14 points"):
         SpaceFilling(space).propose(Request(nothing, 14, 0, seen=frozenset(seen)))
+
+
+MIXTURE = Space(
+    {"a": Real(0, 1), "b": Real(0, 1), "c": Real(0, 1), "k": Categorical(["x", "y"])},
+    [Simplex(["a", "b", "c"]), Linear({"a": 1.0}, at_most=0.6)],
+)
+DISC = Space(
+    {"x": Real(0, 1), "y": Real(0, 1)},
+    [Nonlinear("disc", lambda p: 0.01 - (p["x"] - 0.8) ** 2 - (p["y"] - 0.5) ** 2)],
+)
+
+
+@pytest.mark.parametrize(
+    ("space", "first"), [(MIXTURE, [1 / 3, 1 / 3, 1 / 3, 0.75]), (DISC, [0.7, 0.5])]
+)
+def test_under_constraints_the_start_is_the_middle_and_then_far_from_what_was(space, first):
+    proposals = [SpaceFilling(space).propose(request(k)) for k in range(24)]
+    X = np.array([p.x for p in proposals])
+    np.testing.assert_allclose(X[0], first, atol=2e-3)
+    assert [p.origin["point"] for p in proposals[:3]] == ["centre", "maximin", "maximin"]
+    assert space.feasible(X).all() and np.array_equal(X, space.snap(X))
+
+    def closest(X):
+        apart = np.linalg.norm(X[:, None] - X, axis=-1)
+        return apart[np.triu_indices(len(X), 1)].min()
+
+    draws = [Region(Domain(space)).sample(24, generator(s, 0, "x")) for s in range(20)]
+    assert closest(X) > 1.5 * max(map(closest, draws))
+
+
+@pytest.mark.parametrize("space", [MIXTURE, DISC])
+def test_under_constraints_a_point_of_the_start_follows_from_seed_and_number(space):
+    def propose(number, **options):
+        return SpaceFilling(space).propose(request(number, **options))
+
+    late, again, other = propose(17), propose(17), propose(17, seed=1)
+    assert bytes(late.x) == bytes(again.x) != bytes(other.x)
+    seen = frozenset([bytes(space.encode(space.decode(late.x)))])
+    assert bytes(propose(17, seen=seen).x) == bytes(propose(18).x)
+    # However many are asked for, none comes twice.
+    numbers = [*range(0, 128, 16), 127, 128, 129, 300, 1000, 10**6]
+    assert len({bytes(propose(k).x) for k in numbers}) == len(numbers)
+    x = propose(3, fixed={1: 0.45}).x
+    assert x[1] == 0.45 and space.feasible(x[None])[0]
+
+
+def test_the_start_uses_the_feasible_points_of_a_finite_space_up_and_then_says_so():
+    space = Space({"n": Integer(0, 6), "m": Integer(0, 6)}, [Simplex(["n", "m"], total=6)])
+    seen: set[bytes] = set()
+    for k in range(7):
+        x = SpaceFilling(space).propose(request(k, seen=frozenset(seen))).x
+        params = space.decode(x)
+        assert params["n"] + params["m"] == 6 and bytes(x) not in seen
+        if k == 0:
+            assert params == {"n": 3, "m": 3}
+        seen.add(bytes(x))
+    with pytest.raises(SpaceExhausted, match="all 7 points of the space that meet the constraints"):
+        SpaceFilling(space).propose(request(7, seen=frozenset(seen)))
 
 
 @pytest.mark.parametrize(
