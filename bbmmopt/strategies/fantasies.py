@@ -13,7 +13,7 @@ from bbmmopt.modelling import Belief, Beliefs
 from bbmmopt.pareto import is_dominated
 from bbmmopt.strategies.base import generator
 
-_SAMPLES = 64
+_SAMPLES = 32
 # Beyond so many trials a draw takes longer than it is worth, for noise averages out: what is
 # believed of a trial is taken for what it was worth.
 DRAWN_TO = 2000

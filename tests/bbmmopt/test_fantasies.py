@@ -31,7 +31,7 @@ def believed(*objectives: Data, constraints: tuple[Data, ...] = ()) -> Beliefs:
 def test_over_the_draws_the_values_have_the_mean_and_spread_of_the_belief():
     beliefs = believed(told(30, pending=RUNNING))
     drawn = imagine(beliefs, seed=0).objectives[0]
-    assert drawn.shape == (64, 32)
+    assert drawn.shape == (32, 32)
     rows = torch.cat([beliefs.first.posterior.X, torch.from_numpy(RUNNING)])
     mean, std = beliefs.first.posterior.marginals(rows)
     # Sobol points through Φ⁻¹: means are nearer than those of independent draws would be.
@@ -60,7 +60,7 @@ def test_exact_values_are_what_they_were(pending):
     beliefs = believed(told(15, noise=0.0, exact=True, pending=pending))
     drawn = imagine(beliefs, seed=0)
     assert not is_noisy(beliefs.first)
-    assert len(drawn.objectives[0]) == (64 if len(pending) else 1)
+    assert len(drawn.objectives[0]) == (32 if len(pending) else 1)
     y = beliefs.first.posterior.y.expand(len(drawn.objectives[0]), -1)
     assert torch.equal(drawn.objectives[0, :, :15], y)
 
@@ -70,7 +70,7 @@ def test_only_trials_that_may_be_the_best_are_drawn_for(monkeypatch):
     one = told(40)
     beliefs = believed(one)
     drawn = imagine(beliefs, seed=0)
-    assert drawn.objectives.shape == (1, 64, 12)
+    assert drawn.objectives.shape == (1, 32, 12)
     best = beliefs.first.posterior.fitted().topk(12).values
     assert drawn.objectives[0].mean(0).min() > best.min() - 0.5
     # Of those, the belief is given the ones that are the best of some draw.
