@@ -51,6 +51,9 @@ def explain(trial: Trial, problem: Problem) -> str:
             where = {
                 "centre": "the centre of the space",
                 "prior": "drawn from what you believe of the optimum",
+                "maximin": "the allowed point farthest from those before it",
+                "listed": "the first point left of all there are",
+                "random": "an allowed point drawn at random",
             }.get(origin.get("point", ""), "the next point of a scrambled Sobol sequence")
             because = f", because {origin['because']}" if "because" in origin else ""
             return (

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 import torch
@@ -92,7 +92,7 @@ class MarginalAcquisition(Acquisition):
             ValueError: If X holds groups of more than one candidate.
         """
         X = single_candidates(self, X)
-        return _Formula.apply(*self.posterior.marginals(X), self.formula)
+        return elementwise(self.formula, *self.posterior.marginals(X))
 
     def value_and_gradient(self, X: Tensor) -> tuple[Tensor, Tensor]:
         mean, std, pullback = self.posterior.linearise(X)
@@ -152,19 +152,27 @@ def single_candidates(acquisition: Acquisition, X: Tensor) -> Tensor:
     return X.squeeze(-2)
 
 
-class _Formula(torch.autograd.Function):
-    """A formula with its own derivatives, for autograd."""
+def elementwise(formula: Callable[..., tuple[Tensor, ...]], *arguments: Tensor) -> Tensor:
+    """formula(*arguments) for autograd, by the derivatives that it gives itself, once.
 
+    Args:
+        formula: Returns its value and the derivative in each argument, of that argument's shape. A
+            value may be a sum over the first dimensions of the arguments.
+        arguments: All of one shape.
+    """
+    return _Elementwise.apply(formula, *arguments)
+
+
+class _Elementwise(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, mean: Tensor, std: Tensor, formula: Any) -> Tensor:
-        value, by_mean, by_std = formula(mean, std)
-        ctx.save_for_backward(by_mean, by_std)
+    def forward(ctx: Any, formula: Any, *arguments: Tensor) -> Tensor:
+        value, *derivatives = formula(*arguments)
+        ctx.save_for_backward(*derivatives)
         return value
 
     @staticmethod
     @once_differentiable
     def backward(  # pyright: ignore[reportIncompatibleMethodOverride]
         ctx: Any, gradient: Tensor
-    ) -> tuple[Tensor, Tensor, None]:
-        by_mean, by_std = ctx.saved_tensors
-        return gradient * by_mean, gradient * by_std, None
+    ) -> tuple[Tensor | None, ...]:
+        return None, *(gradient * derivative for derivative in ctx.saved_tensors)

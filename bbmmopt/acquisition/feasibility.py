@@ -17,9 +17,10 @@ from bbmmopt.acquisition.base import (
     Fantasised,
     FantasyAcquisition,
     Posterior,
+    elementwise,
     single_candidates,
 )
-from bbmmopt.acquisition.noisy import elementwise, log_ei, log_mean_exp
+from bbmmopt.acquisition.noisy import log_ei, log_mean_exp
 from bbmmopt.acquisition.normal import log_cdf
 
 

@@ -14,8 +14,8 @@ from numpy.polynomial import chebyshev
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from bbmmopt.acquisition.base import Fantasised, FantasyAcquisition
-from bbmmopt.acquisition.noisy import elementwise, log_mean_exp
+from bbmmopt.acquisition.base import Fantasised, FantasyAcquisition, elementwise
+from bbmmopt.acquisition.noisy import log_mean_exp
 from bbmmopt.acquisition.normal import LOG_ROOT_2PI, log_cdf
 
 # Fantasies × boxes × candidates at a time: 256 KiB a tensor, so that the twenty or so that are

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 from torch.quasirandom import SobolEngine
 
 from bbmmopt.acquisition.analytic import log_expected_improvement
-from bbmmopt.acquisition.base import Fantasised, FantasyAcquisition
+from bbmmopt.acquisition.base import Fantasised, FantasyAcquisition, elementwise
 
 _ROUNDING = 1e-10  # variances below this fraction of the scale given are rounding of zero
 _HALF_CELL = 2.0**-31  # torch's Sobol points are multiples of 2^-30, and may be 0
@@ -54,32 +52,6 @@ def log_ei(mean: Tensor, std: Tensor, best: float | Tensor) -> Tensor:
 def log_mean_exp(values: Tensor) -> Tensor:
     """log 1/S Σ_s exp(v_s) over the first dimension: (S, ...) to (...)."""
     return values.logsumexp(0) - math.log(len(values))
-
-
-def elementwise(formula: Callable[..., tuple[Tensor, ...]], *arguments: Tensor) -> Tensor:
-    """formula(*arguments) for autograd, by the derivatives that it gives itself, once.
-
-    Args:
-        formula: Returns its value and the derivative in each argument, of that argument's shape. A
-            value may be a sum over the first dimensions of the arguments.
-        arguments: All of one shape.
-    """
-    return _Elementwise.apply(formula, *arguments)
-
-
-class _Elementwise(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, formula: Any, *arguments: Tensor) -> Tensor:
-        value, *derivatives = formula(*arguments)
-        ctx.save_for_backward(*derivatives)
-        return value
-
-    @staticmethod
-    @once_differentiable
-    def backward(  # pyright: ignore[reportIncompatibleMethodOverride]
-        ctx: Any, gradient: Tensor
-    ) -> tuple[Tensor | None, ...]:
-        return None, *(gradient * derivative for derivative in ctx.saved_tensors)
 
 
 def base_samples(count: int, dims: int, generator: torch.Generator) -> Tensor:

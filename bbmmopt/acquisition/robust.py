@@ -95,6 +95,7 @@ def log_sampled_improvement(
     return fat.mean(0).log() + math.log(temperature)
 
 
+@dataclass(frozen=True)
 class SampledRisk(Acquisition):
     """An acquisition function of a risk measure, by functions sampled from the posterior.
 
@@ -105,13 +106,21 @@ class SampledRisk(Acquisition):
 
     Source: Cakmak et al. (2020), https://arxiv.org/abs/2007.05554, for measuring risk on samples of
     the posterior; they score a candidate by its knowledge gradient.
+
+    Attributes:
+        paths: S functions sampled from the posterior, X (m, d) to values (S, m).
+        perturbations: δ, shape (w, d).
+        level: α, in (0, 1].
+        best: Robust value to improve on, one or one for each function (S,); None to score by the
+            mean alone.
+        temperature: How far improvement is smoothed, in the units of f.
     """
 
     paths: Callable[[Tensor], Tensor]
     perturbations: Tensor
-    level: float
-    best: float | Tensor | None
-    temperature: float
+    level: float = 0.1
+    best: float | Tensor | None = None
+    temperature: float = 1e-3
 
     @abstractmethod
     def measure(self, values: Tensor) -> Tensor:
@@ -147,22 +156,7 @@ class SampledRisk(Acquisition):
 
 @dataclass(frozen=True)
 class ValueAtRisk(SampledRisk):
-    """What f reaches or exceeds near x but for a share α of the perturbations.
-
-    Attributes:
-        paths: S functions sampled from the posterior, X (m, d) to values (S, m).
-        perturbations: δ, shape (w, d).
-        level: α, in (0, 1].
-        best: Robust value to improve on, one or one for each function (S,); None to score by the
-            mean alone.
-        temperature: How far improvement is smoothed, in the units of f.
-    """
-
-    paths: Callable[[Tensor], Tensor]
-    perturbations: Tensor
-    level: float = 0.1
-    best: float | Tensor | None = None
-    temperature: float = 1e-3
+    """What f reaches or exceeds near x but for a share α of the perturbations."""
 
     def measure(self, values: Tensor) -> Tensor:
         return value_at_risk(values, self.level)
@@ -170,22 +164,7 @@ class ValueAtRisk(SampledRisk):
 
 @dataclass(frozen=True)
 class ConditionalValueAtRisk(SampledRisk):
-    """The mean of f near x over the worst share α of the perturbations.
-
-    Attributes:
-        paths: S functions sampled from the posterior, X (m, d) to values (S, m).
-        perturbations: δ, shape (w, d).
-        level: α, in (0, 1].
-        best: Robust value to improve on, one or one for each function (S,); None to score by the
-            mean alone.
-        temperature: How far improvement is smoothed, in the units of f.
-    """
-
-    paths: Callable[[Tensor], Tensor]
-    perturbations: Tensor
-    level: float = 0.1
-    best: float | Tensor | None = None
-    temperature: float = 1e-3
+    """The mean of f near x over the worst share α of the perturbations."""
 
     def measure(self, values: Tensor) -> Tensor:
         return conditional_value_at_risk(values, self.level)

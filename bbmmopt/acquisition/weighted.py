@@ -12,9 +12,8 @@ import torch
 from torch import Tensor
 
 from bbmmopt.acquisition.analytic import PosteriorMean
-from bbmmopt.acquisition.base import Acquisition, Posterior, single_candidates
+from bbmmopt.acquisition.base import Acquisition, Posterior, elementwise, single_candidates
 from bbmmopt.acquisition.feasibility import LogProbabilityOfFeasibility
-from bbmmopt.acquisition.noisy import elementwise
 from bbmmopt.acquisition.normal import LOG_ROOT_2PI
 
 _TINY = 1e-300

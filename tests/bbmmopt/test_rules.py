@@ -18,13 +18,12 @@ from bbmmopt.acquisition import (
     PerCost,
     PriorGuided,
 )
-from bbmmopt.acquisition.base import Acquisition
+from bbmmopt.acquisition.base import Acquisition, elementwise
 from bbmmopt.acquisition.multi_objective import (
     log_scalarised_improvement,
     random_directions,
     scalarise,
 )
-from bbmmopt.acquisition.noisy import elementwise
 from bbmmopt.acquisition.weighted import Levels, Normal
 from bbmmopt.modelling import Beliefs, Data, Known, Modellers
 from bbmmopt.space import Categorical, Linear, Real, Space

@@ -9,6 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from bbmmopt import Optimizer
 from bbmmopt.search import Domain, NoFeasiblePoint, Region, Search, SpaceExhausted, maximise
 from bbmmopt.search.polytope import Polytope, least_distance
 from bbmmopt.search.walk import lattice_moves, walk
@@ -633,3 +634,14 @@ def test_law_every_point_found_is_feasible_on_the_lattice_unseen_and_as_fixed(do
     assert found.value == pytest.approx(
         float(Peak(top)(torch.from_numpy(found.x)[None, None])[0]), abs=1e-12
     )
+
+
+def test_the_start_in_a_mixture_is_explained_as_what_it_was():
+    space = Space({name: Real(0, 1) for name in "abc"}, constraints=[Simplex(["a", "b", "c"])])
+    optimizer = Optimizer(space, minimize="f", seed=0)
+    optimizer.ask(3)
+    assert "the centre of the space" in optimizer.explain(
+        0
+    ) or "allowed point" in optimizer.explain(0)
+    assert "it is the allowed point farthest from those before it" in optimizer.explain(2)
+    assert "Sobol" not in optimizer.explain(2)
