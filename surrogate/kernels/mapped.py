@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Mapping
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
@@ -15,11 +16,30 @@ from surrogate.workspace import Workspace
 _INNER = "kernel."  # what the names of the inner kernel's parameters begin with
 
 
+class Embedding(Protocol):
+    """φ of some rows, and how gradients in it become gradients in what it came from.
+
+    Attributes:
+        U: φ, shape (n, c), without history.
+    """
+
+    U: Tensor
+
+    def inputs(self, by_U: Tensor, /) -> Tensor:
+        """Gradient in the rows, shape (n, d), of a loss whose gradient in U is given."""
+        ...
+
+    def parameters(self, by_U: Tensor, /) -> Mapping[str, Tensor]:
+        """Gradients in the parameters of φ, by name."""
+        ...
+
+
 class Mapped(Kernel):
     """k(x, x') = k₀(φ(x), φ(x')): positive definite whatever φ is.
 
-    Gradients take the closed form of k₀ for the n × m numbers of K, and automatic differentiation
-    for the n × c of φ. Parameters that are not those of k₀ are taken for those of φ.
+    Gradients take the closed form of k₀ for the n × m numbers of K, and for the n × c of φ that of
+    `embedding`, or automatic differentiation. Parameters that are not those of k₀ are taken for
+    those of φ.
 
     Attributes:
         kernel: k₀.
@@ -30,6 +50,13 @@ class Mapped(Kernel):
     @abstractmethod
     def embed(self, X: Tensor) -> Tensor:
         """φ of each row of X (..., n, d): shape (..., n, c)."""
+
+    def embedding(self, X: Tensor) -> Embedding:
+        """φ of the rows X (n, d), and its slopes; by automatic differentiation unless overridden.
+
+        What it needs of the parameters is kept: they may change before slopes are asked for.
+        """
+        return _ByAutograd(self, X)
 
     def forward(self, X1: Tensor, X2: Tensor) -> Tensor:
         return self.kernel(*self._embedded(X1, X2))
@@ -54,8 +81,8 @@ class Mapped(Kernel):
     def features(self, count: int, generator: torch.Generator) -> Features:
         """Those of k₀ at φ(x)."""
         f, leaves = self.kernel.features(count, generator), self._leaves()
-        embedding = _Embedding(self)
-        return lambda X: f(embedding.at(leaves, X))
+        embed = _Embed(self)
+        return lambda X: f(embed.at(leaves, X))
 
     def _embedded(self, X1: Tensor, X2: Tensor) -> tuple[Tensor, Tensor]:
         """φ of both; one tensor given twice stays one."""
@@ -68,7 +95,7 @@ class Mapped(Kernel):
         return {name: p.detach().clone() for name, p in parameters if not name.startswith(_INNER)}
 
 
-class _Embedding(nn.Module):
+class _Embed(nn.Module):
     """φ as a function of its parameters too."""
 
     def __init__(self, mapped: Mapped) -> None:
@@ -83,17 +110,32 @@ class _Embedding(nn.Module):
         return functional_call(self, {f"mapped.{name}": p for name, p in leaves.items()}, (X,))
 
 
+class _ByAutograd:
+    """An `Embedding` of any φ."""
+
+    def __init__(self, mapped: Mapped, X: Tensor) -> None:
+        self._leaves = {name: p.requires_grad_() for name, p in mapped._leaves().items()}
+        self._X = X.detach().requires_grad_()
+        with torch.enable_grad():
+            self._graph = _Embed(mapped).at(self._leaves, self._X)
+        self.U = self._graph.detach()
+
+    def inputs(self, by_U: Tensor) -> Tensor:
+        return backward(self._graph, [self._X], by_U)[0]
+
+    def parameters(self, by_U: Tensor) -> Mapping[str, Tensor]:
+        found = backward(self._graph, list(self._leaves.values()), by_U) if self._leaves else ()
+        return dict(zip(self._leaves, found, strict=True))
+
+
 class _LinearisedMapped(Linearised):
     def __init__(self, mapped: Mapped, X1: Tensor, X2: Tensor, workspace: Workspace) -> None:
         self._mapped, self._workspace = mapped, workspace
-        self._leaves = {name: p.requires_grad_() for name, p in mapped._leaves().items()}
-        embedding, same = _Embedding(mapped), X2 is X1
-        self._X1 = X1.detach().requires_grad_()
-        with torch.enable_grad():
-            self._U1 = embedding.at(self._leaves, self._X1)
-            self._U2 = self._U1 if same else embedding.at(self._leaves, X2)
-        inner = mapped.kernel
-        self._inner = inner.linearise(*detached(self._U1, self._U2), workspace.child("inner"))
+        self._first = mapped.embedding(X1)
+        self._second = self._first if X2 is X1 else mapped.embedding(X2)
+        self._inner = mapped.kernel.linearise(
+            self._first.U, self._second.U, workspace.child("inner")
+        )
         self.K = self._inner.K
 
     def parameters(self, G: Tensor) -> tuple[Tensor, ...]:
@@ -102,21 +144,21 @@ class _LinearisedMapped(Linearised):
             _INNER + name: gradient
             for (name, _), gradient in zip(inner, self._inner.parameters(G), strict=True)
         }
-        if self._leaves:
-            found |= zip(self._leaves, self._by_map(G), strict=True)
+        if len(found) < sum(1 for _ in self._mapped.parameters()):
+            found |= self._by_map(G)
         return tuple(found[name] for name, _ in self._mapped.named_parameters())
 
-    def _by_map(self, G: Tensor) -> tuple[Tensor, ...]:
+    def _by_map(self, G: Tensor) -> Mapping[str, Tensor]:
         """Gradients in the parameters of φ, which moves both arguments of k₀."""
-        wanted = list(self._leaves.values())
-        if self._U2 is self._U1:
+        if self._second is self._first:
             # Each as the first argument: k₀ is symmetric, so K is, and for the second one it is Gᵀ.
-            return backward(self._U1, wanted, self._inner.inputs(G + G.mT))
-        first = backward(self._U1, wanted, self._inner.inputs(G))
-        U1, U2 = detached(self._U1, self._U2)
-        swapped = self._mapped.kernel.linearise(U2, U1, self._workspace.child("swapped"))
-        second = backward(self._U2, wanted, swapped.inputs(G.mT.contiguous()))
-        return tuple(a + b for a, b in zip(first, second, strict=True))
+            return self._first.parameters(self._inner.inputs(G + G.mT))
+        swapped = self._mapped.kernel.linearise(
+            self._second.U, self._first.U, self._workspace.child("swapped")
+        )
+        first = self._first.parameters(self._inner.inputs(G))
+        second = self._second.parameters(swapped.inputs(G.mT.contiguous()))
+        return {name: first[name] + second[name] for name in first}
 
     def inputs(self, G: Tensor) -> Tensor:
-        return backward(self._U1, [self._X1], self._inner.inputs(G))[0]
+        return self._first.inputs(self._inner.inputs(G))

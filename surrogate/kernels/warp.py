@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from surrogate.kernels.base import Kernel, checked_columns, per_input_parameter
-from surrogate.kernels.mapped import Mapped
+from surrogate.kernels.mapped import Embedding, Mapped
 
 # How far inside [0, 1] its ends are warped: there x^a has an infinite slope for a < 1, and so has
 # (1 - x^a)^b for b < 1. With a = 0.1 this leaves a slope of 25,000.
@@ -80,6 +80,49 @@ class Warped(Mapped):
         whole = X.clone()
         whole[..., self.columns] = warped
         return whole
+
+    def embedding(self, X: Tensor) -> Embedding:
+        return _WarpedRows(self, X)
+
+
+class _WarpedRows:
+    """w of some rows, with its slopes in closed form."""
+
+    @torch.no_grad()
+    def __init__(self, warped: Warped, X: Tensor) -> None:
+        columns = warped.columns
+        x = X if columns is None else X[:, columns]
+        self._is_inside = (x >= 0) & (x <= 1)
+        a, b = warped.a, warped.b
+        log_x = (_INSIDE + (1 - 2 * _INSIDE) * x.clamp(0.0, 1.0)).log()
+        log_rest = torch.log(-torch.expm1(a * log_x))
+        self._a, self._b, self._columns = a, b, columns
+        self._log_x, self._log_rest = log_x, log_rest
+        warped = -torch.expm1(b * log_rest)
+        self._rest = 1 - warped  # (1 - x^a)^b
+        self.U = warped if columns is None else X.clone()
+        if columns is not None:
+            self.U[:, columns] = warped
+
+    def inputs(self, by_U: Tensor) -> Tensor:
+        # dw/dx = a b (1 - x^a)^(b-1) x^(a-1)
+        slope = torch.exp((self._b - 1) * self._log_rest + (self._a - 1) * self._log_x)
+        slope *= (1 - 2 * _INSIDE) * self._a * self._b * self._is_inside
+        if self._columns is None:
+            return by_U * slope
+        found = by_U.clone()
+        found[:, self._columns] *= slope
+        return found
+
+    def parameters(self, by_U: Tensor) -> Mapping[str, Tensor]:
+        by_w = by_U if self._columns is None else by_U[:, self._columns]
+        # dw/da = b (1 - x^a)^(b-1) x^a log x;  dw/db = -(1 - x^a)^b log(1 - x^a)
+        by_a = torch.exp((self._b - 1) * self._log_rest + self._a * self._log_x) * self._log_x
+        by_b = self._rest * self._log_rest
+        return {
+            "log_a": self._a * self._b * (by_w * by_a).sum(0),
+            "log_b": -self._b * (by_w * by_b).sum(0),
+        }
 
 
 class FeatureMap(Mapped):

@@ -31,6 +31,7 @@ from surrogate import (
     fit,
 )
 from surrogate.kernels.base import _AutogradLinearised
+from surrogate.kernels.mapped import Mapped
 from tests.surrogate.structured_cases import STRUCTURED, Waves, active
 
 ROLES = {
@@ -302,6 +303,20 @@ def test_a_warp_maps_the_unit_interval_onto_itself_with_finite_slopes(a, b):
     (slope,) = torch.autograd.grad(w.sum(), x)
     assert slope.isfinite().all()
     assert slope[10] > 0 or a > 1  # at 0 itself, a point may still be moved inside
+
+
+def test_slopes_of_a_warp_are_those_of_automatic_differentiation(rng):
+    # Inside, at the ends and beyond them, where nothing moves.
+    X = torch.cat([uniform(rng, 6, 3), torch.tensor([[0.0, 1.0, 0.5], [-0.3, 1.2, 1e-9]])])
+    kernel = Warped(RBF(3), 2, columns=[2, 0], a=[0.1, 3.0], b=[4.0, 0.2])
+    by_U = uniform(rng, *X.shape) - 0.5
+    closed, automatic = kernel.embedding(X), Mapped.embedding(kernel, X)
+    torch.testing.assert_close(closed.U, automatic.U, rtol=1e-14, atol=1e-14)
+    torch.testing.assert_close(closed.inputs(by_U), automatic.inputs(by_U), rtol=1e-10, atol=1e-12)
+    found, expected = closed.parameters(by_U), automatic.parameters(by_U)
+    assert found.keys() == expected.keys() == {"log_a", "log_b"}
+    for name, gradient in found.items():
+        torch.testing.assert_close(gradient, expected[name], rtol=1e-10, atol=1e-12)
 
 
 def test_a_warp_that_data_call_for_is_found():
