@@ -66,6 +66,7 @@ from surrogate.models import (
     Noise,
     NoisePerTask,
     Normal,
+    ParameterDraws,
     Posterior,
     PosteriorInfo,
     Prior,
@@ -74,6 +75,7 @@ from surrogate.models import (
     UnscaledData,
     compare,
     coverage,
+    draw_parameters,
     fit,
     nlpd,
     prior_set,
@@ -96,6 +98,7 @@ from surrogate.solvers import (
 from surrogate.threads import one_thread
 
 __all__ = [
+    "ParameterDraws",
     "CovarianceOperator",
     "GradientPosterior",
     "GridGP",
@@ -104,6 +107,7 @@ __all__ = [
     "WithGradients",
     "Heteroskedastic",
     "compare",
+    "draw_parameters",
     "Comparison",
     "Compared",
     "TableKernel",

@@ -98,11 +98,11 @@ class _WarpedRows:
         log_rest = torch.log(-torch.expm1(a * log_x))
         self._a, self._b, self._columns = a, b, columns
         self._log_x, self._log_rest = log_x, log_rest
-        warped = -torch.expm1(b * log_rest)
-        self._rest = 1 - warped  # (1 - x^a)^b
-        self.U = warped if columns is None else X.clone()
+        w = -torch.expm1(b * log_rest)
+        self._rest = 1 - w  # (1 - x^a)^b
+        self.U = w if columns is None else X.clone()
         if columns is not None:
-            self.U[:, columns] = warped
+            self.U[:, columns] = w
 
     def inputs(self, by_U: Tensor) -> Tensor:
         # dw/dx = a b (1 - x^a)^(b-1) x^(a-1)

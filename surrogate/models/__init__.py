@@ -1,6 +1,7 @@
 """Models: what a Gaussian process is, how it is fitted, and what it then believes."""
 
 from surrogate.models.compare import Compared, Comparison, compare
+from surrogate.models.draws import ParameterDraws, draw_parameters
 from surrogate.models.exact import ExactGP
 from surrogate.models.fantasies import Fantasies
 from surrogate.models.fit import FitReport, UnscaledData, fit
@@ -16,6 +17,7 @@ from surrogate.models.posterior import Posterior, PosteriorInfo
 from surrogate.models.priors import LogNormal, Normal, Prior, PriorSet, prior_set
 
 __all__ = [
+    "ParameterDraws",
     "GradientGP",
     "GradientPosterior",
     "GridGP",
@@ -24,6 +26,7 @@ __all__ = [
     "Compared",
     "Comparison",
     "compare",
+    "draw_parameters",
     "Heteroskedastic",
     "ExactGP",
     "Fantasies",
