@@ -4,18 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import click
 
 import bbmmopt
+from bbmmopt.cli.creating import create
 from bbmmopt.cli.errors import BAD_INPUT, NOTHING, Commands, Failure, bad_input, debug_option
 from bbmmopt.cli.opening import optimizer_of, stored, study_of, text_of, trials_of
 from bbmmopt.cli.output import print_json, print_trial, print_trials, record
-from bbmmopt.cli.parsing import json_object, outcome_from, point_from, space_from
-from bbmmopt.explain import ACQUISITIONS, STRATEGIES, explain
-from bbmmopt.problem import Noise, Problem
-from bbmmopt.storage import StudyRecord, open_storage
+from bbmmopt.cli.parsing import json_object, outcome_from, point_from
+from bbmmopt.explain import ACQUISITIONS, explain
 from bbmmopt.trial import TrialState
 
 # So that -0.5 is a value and not an unknown option.
@@ -75,72 +74,7 @@ def _on_study(command: Callable[..., None]) -> Callable[..., None]:
     return storage(study(debug_option(command)))
 
 
-@main.command()
-@click.option(
-    "--space",
-    required=True,
-    metavar="FILE|-|JSON",
-    type=click.Path(allow_dash=True),
-    help="The parameters: a JSON file, - for stdin, or the JSON itself.",
-)
-@click.option("--minimize", multiple=True, metavar="NAME", help="Objective to make small.")
-@click.option("--maximize", multiple=True, metavar="NAME", help="Objective to make large.")
-@click.option(
-    "--constraint",
-    multiple=True,
-    metavar="NAME|BOUND",
-    help='A number told along: "latency <= 200", "accuracy >= 0.9"; a name alone is for <= 0.',
-)
-@click.option(
-    "--noise",
-    type=click.Choice(get_args(Noise)),
-    default="unknown",
-    show_default=True,
-    help="none: results are exact. unknown: noise is learnt. noisy: and points may be repeated.",
-)
-@click.option("--seed", type=int, help="Any integer; drawn if left out.")
-@click.option("--n-start", type=click.IntRange(1), help="Trials before the model takes over.")
-@click.option("--budget", type=click.IntRange(1), help="How many trials are planned, if known.")
-@click.option("--acquisition", type=click.Choice(list(ACQUISITIONS)), help="Default: auto.")
-@click.option("--strategy", type=click.Choice(list(STRATEGIES)), help="Default: auto.")
-@click.option("--study", default="default", show_default=True, metavar="NAME")
-@debug_option
-@click.argument("where", metavar="STORAGE", type=click.Path())
-def create(
-    where: str,
-    space: str,
-    minimize: tuple[str, ...],
-    maximize: tuple[str, ...],
-    constraint: tuple[str, ...],
-    noise: Noise,
-    seed: int | None,
-    study: str,
-    **settings: Any,
-) -> None:
-    """Start a study, in a new file or a storage that is there.
-
-    \b
-    A space in JSON, each parameter as {type: range or choices, options}:
-      {"C":      {"real": [0.001, 1000], "log": true},
-       "kernel": {"categorical": ["rbf", "poly"]},
-       "degree": {"integer": [2, 5], "when": {"kernel": "poly"}},
-       "batch":  {"ordinal": [16, 32, 64]}}
-
-    The form that Space.to_json() of the Python library writes is read too. Prints the study's name
-    and seed. Doing it twice with the same description is fine; "created" is false then.
-    """
-    with bad_input():
-        problem = Problem.make(
-            space_from(text_of(space)), list(minimize), list(maximize), noise, list(constraint)
-        )
-        StudyRecord(study, problem.to_json(), seed=0)  # refuses bad names before a file is there
-    from bbmmopt.study import Study
-
-    with open_storage(where) as storage:
-        is_new = storage.study(study) is None
-        with bad_input():
-            opened = Study(problem, storage=storage, study=study, seed=seed, **settings)
-        print_json({"study": study, "seed": opened.seed, "created": is_new})
+main.add_command(create)
 
 
 @main.command()
@@ -157,21 +91,38 @@ def create(
     metavar="NAME",
     help="Who will run it. First gets the trials again that it was given and never told.",
 )
-def ask(where: str, study: str | None, n: int, fixed: tuple[str, ...], worker: str | None) -> None:
+@click.option(
+    "--timeout",
+    type=click.FloatRange(min=0, min_open=True),
+    metavar="SECONDS",
+    help="For all of them: after that the best points found so far are taken.",
+)
+def ask(
+    where: str,
+    study: str | None,
+    n: int,
+    fixed: tuple[str, ...],
+    worker: str | None,
+    timeout: float | None,
+) -> None:
     """Say what to try next: {"number": 3, "params": {"C": 1.0}}, a line per trial.
 
     The trial is running from now on; parameters that do not matter this time are left out.
     """
     with optimizer_of(where, study) as optimizer:
-        from bbmmopt.search import NoFeasiblePoint, SpaceExhausted
+        from bbmmopt.search import Budget, NoFeasiblePoint, SpaceExhausted
 
         with bad_input():
             point = point_from(optimizer.space, fixed, "--fixed")
             point = optimizer.space.validate_partial(point, where="--fixed")
         try:
-            for _ in range(n):  # one by one: what was asked for before an error is shown
-                trial = optimizer.ask(fixed=point, worker=worker)
-                print_json({"number": trial.number, "params": trial.params})
+            budget = Budget(timeout)
+            # One by one, if they may be: what was asked for before an error is shown.
+            some = n if optimizer.settings["batches"] == "joint" else 1
+            for k in range(0, n, some):
+                seconds = budget.seconds_of((n - k) // some)
+                for trial in optimizer.ask(some, fixed=point, worker=worker, timeout=seconds):
+                    print_json({"number": trial.number, "params": trial.params})
         except (SpaceExhausted, NoFeasiblePoint) as error:
             raise Failure(str(error), NOTHING) from error
 

@@ -4,6 +4,7 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from bbmmopt.prior import Near
 from bbmmopt.problem import Problem
 from bbmmopt.space import Categorical, Integer, Ordinal, Parameter, Space
 from bbmmopt.space.checks import did_you_mean, listing
@@ -17,6 +18,8 @@ _FIELDS = {
 }
 _SHORT = 'write {"real": [low, high]}, {"integer": [low, high]}, {"categorical": [a, b, …]} or '
 _SHORT += '{"ordinal": [a, b, …]}, with "log", "step" and "when" beside it'
+_BELIEF = 'write {"near": value, "spread": std}, "factor" for "spread" of a log parameter, or '
+_BELIEF += '{"weights": {choice: weight, …}}'
 
 
 def json_object(text: str, what: str) -> dict[str, Any]:
@@ -123,6 +126,80 @@ def _checked_fields(fields: Any) -> str:
 
 
 # --------------------------------------------------------------------------------------
+# What guides a search
+# --------------------------------------------------------------------------------------
+
+
+def prior_from(space: Space, text: str) -> dict[str, Near | dict[Any, Any]]:
+    """The prior a JSON text describes, which the study still has to check.
+
+    {"C": {"near": 1, "factor": 10}, "kernel": {"weights": {"rbf": 2}}, …}
+
+    Raises:
+        ValueError: If it is not JSON, or not a belief for each name, naming the parameter.
+    """
+    found: dict[str, Near | dict[Any, Any]] = {}
+    for name, belief in json_object(text, "the prior").items():
+        keys = belief.keys() if isinstance(belief, dict) else set()
+        if "near" in keys and keys <= {"near", "factor", "spread"}:
+            fields = dict(belief)
+            found[name] = Near(fields.pop("near"), **fields)
+        elif keys == {"weights"} and isinstance(belief["weights"], dict):
+            labels = getattr(space.parameters.get(name), "labels", ())
+            found[name] = _weights(name, labels, belief["weights"])
+        else:
+            raise ValueError(f"prior: parameter {name!r}: {_BELIEF}; got {json.dumps(belief)}.")
+    return found
+
+
+def _weights(name: str, labels: Sequence[Any], given: Mapping[str, Any]) -> dict[Any, Any]:
+    """Weights by the choices that the keys, which JSON has as texts, read like."""
+    found: dict[Any, Any] = {}
+    for text, weight in given.items():
+        label = _choice(labels, text)
+        if label in found:
+            raise ValueError(f"prior: parameter {name!r}: choice {label!r} came twice.")
+        found[label] = weight
+    return found
+
+
+def risk_from(text: str) -> str | float:
+    """ "mean", a number, or the text as it is: then the study will refuse it."""
+    number = _float(text)
+    return text if number is None else number
+
+
+def _float(text: str) -> float | None:
+    try:
+        return float(text)
+    except ValueError:
+        return None
+
+
+def numbers_from(names: Sequence[str], texts: Iterable[str], option: str) -> dict[str, float]:
+    """{name: number} of texts like "x=0.5".
+
+    Args:
+        names: Those that are known, which may hold "=".
+        texts: The texts.
+        option: Where they were given, for messages.
+
+    Raises:
+        ValueError: If a text is no number with a name, or a name comes twice.
+    """
+    found: dict[str, float] = {}
+    for text in texts:
+        name, number = _assignment(text, names)
+        value = _float(number)
+        if name is None or value is None:
+            raise ValueError(f"{option} takes name=number; got {text!r}.")
+        if name in found:
+            raise ValueError(f"{option}: {name!r} was given twice.")
+        found[name] = value
+    return found
+
+
+# --------------------------------------------------------------------------------------
 # Points
 # --------------------------------------------------------------------------------------
 
@@ -186,9 +263,8 @@ def _choice(labels: Sequence[Any], text: str) -> Any:
         for label in labels:
             if write(label) == text:
                 return label
-    try:
-        number = float(text)
-    except ValueError:
+    number = _float(text)
+    if number is None:
         return text
     numbers = (x for x in labels if isinstance(x, int | float) and not isinstance(x, bool))
     return next((label for label in numbers if label == number), text)
@@ -230,10 +306,9 @@ def _numbers(problem: Problem, texts: Sequence[str], what: str) -> dict[str, flo
     found: dict[str, float] = {}
     for text in texts:
         name, number = _assignment(text, names)
-        try:
-            value = float(number)
-        except ValueError:
-            raise ValueError(f"{what} must be a number or name=number; got {text!r}.") from None
+        value = _float(number)
+        if value is None:
+            raise ValueError(f"{what} must be a number or name=number; got {text!r}.")
         if name is None and others:
             example = " ".join(f"{name}=…" for name in problem.names)
             raise ValueError(f"{what} needs a name for each number: {example}; got {text!r}.")

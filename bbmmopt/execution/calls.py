@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from os import PathLike
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, TypedDict, Unpack
 
 from bbmmopt.execution.checks import Callback, make_plan
 from bbmmopt.execution.loop import RunResult, execute
 from bbmmopt.execution.workers import Objective
-from bbmmopt.problem import Noise
+from bbmmopt.prior import Prior
+from bbmmopt.problem import Constraints, Noise
 from bbmmopt.space import Parameter, Space
+from bbmmopt.space.checks import did_you_mean
 from bbmmopt.storage import Storage
 
 if TYPE_CHECKING:
@@ -18,6 +20,20 @@ if TYPE_CHECKING:
     from bbmmopt.optimizer import Optimizer
 
 Catch = type[BaseException] | Iterable[type[BaseException]]
+
+
+class StudyOptions(TypedDict, total=False):
+    """What else of a study `minimize` and `maximize` take: each is what it is to `Optimizer`."""
+
+    constraints: Constraints
+    reference_point: Mapping[str, float] | None
+    budget: int | None
+    acquisition: str | None
+    strategy: str | None
+    prior: Prior | None
+    cost: Literal["seconds"] | None
+    perturbation: Mapping[str, float] | None
+    risk: float | Literal["mean"] | None
 
 
 def minimize(
@@ -37,6 +53,7 @@ def minimize(
     catch: Catch = (Exception,),
     progress: bool | None = None,
     callbacks: Iterable[Callback] = (),
+    **options: Unpack[StudyOptions],
 ) -> RunResult:
     """Find parameters that make a function small.
 
@@ -52,7 +69,8 @@ def minimize(
 
     Args:
         objective: Called as objective(**params), choices replaced by the objects they stand for.
-            Returns a number; (mean, standard error); or {name: either} of several objectives.
+            Returns a number; (mean, standard error); or {name: either} of several objectives, and
+            of constraints {name: number} among them.
         space: The parameters.
         n_trials: How many trials to run now; failed ones count.
         name: What the objective is called in the study; several names for several objectives.
@@ -67,6 +85,8 @@ def minimize(
         catch: Exceptions that make a failed trial and let the run go on.
         progress: Whether to show it.
         callbacks: Called after each trial.
+        options: constraints, reference_point, acquisition, strategy, prior, cost, perturbation,
+            risk: see `Optimizer`. So is budget; left out, `n_trials`.
 
     Raises:
         TypeError, ValueError: If an argument makes no sense; then nothing was stored. And as
@@ -77,6 +97,7 @@ def minimize(
         {"minimize": _names(name)},
         objective,
         space,
+        options,
         storage=storage,
         study={"study": study, "seed": seed, "noise": noise, "n_start": n_start},
         n_trials=n_trials,
@@ -106,12 +127,14 @@ def maximize(
     catch: Catch = (Exception,),
     progress: bool | None = None,
     callbacks: Iterable[Callback] = (),
+    **options: Unpack[StudyOptions],
 ) -> RunResult:
     """Find parameters that make a function large; in all else as `minimize`."""
     return _optimise(
         {"maximize": _names(name)},
         objective,
         space,
+        options,
         storage=storage,
         study={"study": study, "seed": seed, "noise": noise, "n_start": n_start},
         n_trials=n_trials,
@@ -194,21 +217,35 @@ def _names(name: str | Iterable[str]) -> str | list[str]:
     return name if isinstance(name, str) else list(name)
 
 
+def _check_known(call: str, options: StudyOptions) -> None:
+    """Refuse options that are none, as Python does where it can."""
+    known = list(StudyOptions.__annotations__)
+    for name in options:
+        if name not in known:
+            hint = did_you_mean(name, known)
+            raise TypeError(f"{call}() got an unexpected keyword argument {name!r}.{hint}")
+
+
 def _optimise(
     direction: Mapping[str, str | list[str]],
     objective: Objective,
     space: Space | Mapping[str, Parameter],
+    options: StudyOptions,
     *,
     storage: str | PathLike[str] | Storage | None,
     study: Mapping[str, Any],
-    **options: Any,
+    **running: Any,
 ) -> RunResult:
     """Check everything, then open the study, then run."""
+    _check_known(next(iter(direction)), options)
     space = space if isinstance(space, Space) else Space(space)
-    plan = make_plan(objective, space, **options)
+    plan = make_plan(objective, space, **running)
+    settings: dict[str, Any] = {**study, **options}
+    if settings.get("budget") is None:
+        settings["budget"] = plan.n_trials
     from bbmmopt.optimizer import Optimizer
 
-    optimizer = Optimizer(space, **direction, storage=storage, budget=plan.n_trials, **study)
+    optimizer = Optimizer(space, **direction, storage=storage, **settings)
     try:
         return execute(optimizer, plan)
     except BaseException:

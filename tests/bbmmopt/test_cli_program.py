@@ -1,0 +1,184 @@
+"""Facts about `bbmmopt …` as a program: help, exit codes, interrupts, pipes."""
+
+import json
+import os
+import subprocess
+import sys
+import tomllib
+from importlib import import_module
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from bbmmopt.cli import main
+from tests.bbmmopt.shell import UNICODE, create, line, ok, refused, run
+
+pytestmark = pytest.mark.usefixtures("in_an_empty_directory")
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+# --------------------------------------------------------------------------------------
+# When something is wrong
+# --------------------------------------------------------------------------------------
+
+
+def test_help_documents_the_exit_codes_and_completion():
+    text = ok("--help")
+    for code in range(6):
+        assert f"\n    {code}  " in text
+    assert "_BBMMOPT_COMPLETE=bash_source" in text
+    assert ok() == text
+    assert '{"real": [0.001, 1000], "log": true}' in ok("create", "--help")
+
+
+@pytest.mark.parametrize("command", main.commands)
+def test_each_command_has_a_help_of_its_own(command):
+    text = ok(command, "--help")
+    assert text.startswith(f"Usage: main {command} ")
+    assert "STORAGE" in text
+    assert "--study" in text
+
+
+@pytest.mark.parametrize("arguments", [["akk"], ["trials"], ["trials", "a", "--jsn"], ["--foo"]])
+def test_wrong_usage_is_one_line_that_points_to_the_help(arguments):
+    assert "--help'" in refused(2, *arguments)
+
+
+@pytest.fixture
+def broken(in_an_empty_directory, monkeypatch) -> None:
+    """A bug in `show`."""
+
+    def explain(*_: object) -> str:
+        raise ValueError("two\nlines")
+
+    monkeypatch.setattr("bbmmopt.cli.commands.explain", explain)
+    create()
+    line("ask", "study.db")
+
+
+@pytest.mark.usefixtures("broken")
+def test_a_bug_is_one_line_and_exit_code_1():
+    assert "unexpected ValueError: two lines" in refused(1, "show", "study.db", 0)
+
+
+@pytest.mark.usefixtures("broken")
+def test_debug_shows_the_traceback(monkeypatch):
+    for arguments in (["show", "study.db", 0, "--debug"], ["--debug", "show", "study.db", 0]):
+        result = run(*arguments)
+        assert result.exit_code == 1
+        assert "Traceback (most recent call last)" in result.stderr
+    monkeypatch.setenv("BBMMOPT_DEBUG", "1")
+    assert "Traceback" in run("show", "study.db", 0).stderr
+    assert "Traceback" in run("trials", "nothing.db").stderr
+
+
+def test_ctrl_c_ends_without_a_traceback(monkeypatch):
+    create()
+    line("ask", "study.db")
+
+    def interrupted(*_: object) -> str:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("bbmmopt.cli.commands.explain", interrupted)
+    result = run("show", "study.db", 0)
+    assert result.exit_code == 130
+    assert result.stderr.strip() == "Interrupted."
+
+
+def test_a_caller_may_keep_the_exceptions():
+    with pytest.raises(Exception, match="there is no file"):
+        main(["trials", "nothing.db"], standalone_mode=False)
+
+
+def test_the_shell_completes_commands_and_options():
+    def completed(words: str) -> str:
+        cword = str(len(words.split(" ")) - 1)
+        env = {"_MAIN_COMPLETE": "bash_complete", "COMP_WORDS": words, "COMP_CWORD": cword}
+        return CliRunner().invoke(main, [], env=env).stdout
+
+    assert completed("main tri") == "plain,trials\n"
+    assert completed("main plot pos") == "plain,posterior\n"
+    assert completed("main trials a.db --state fa") == "plain,failed\n"
+    assert completed("main trials ") == "file,\n"
+
+
+# --------------------------------------------------------------------------------------
+# As a program
+# --------------------------------------------------------------------------------------
+
+
+def program(
+    *arguments: str, python: tuple[str, ...] = (), **options
+) -> subprocess.CompletedProcess:
+    path = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
+    options = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE} | options
+    return subprocess.run(
+        [sys.executable, *python, "-m", "bbmmopt", *arguments],
+        env=os.environ | {"PYTHONPATH": path, "PYTHONIOENCODING": "utf-8"} | options.pop("env", {}),
+        encoding="utf-8",
+        timeout=300,
+        check=False,
+        **options,
+    )
+
+
+def test_the_entry_point_is_the_command():
+    scripts = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["scripts"]
+    module, name = scripts["bbmmopt"].split(":")
+    assert getattr(import_module(module), name) is main
+
+
+def test_as_a_program_it_asks_and_is_told():
+    create()
+    asked = program("ask", "study.db")
+    assert (asked.returncode, asked.stderr) == (0, "")
+    assert json.loads(asked.stdout)["number"] == 0
+    told = program("tell", "study.db", "0", "-2.5")
+    assert (told.returncode, told.stderr) == (0, "")
+    again = program("tell", "study.db", "0", "3")
+    assert (again.returncode, again.stdout) == (5, "")
+    assert again.stderr.startswith("Error: trial 0 was told already")
+    missing = program("ask", "nothing.db")
+    assert (missing.returncode, missing.stdout) == (3, "")
+    assert program("ask", "study.db", "--foo").returncode == 2
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--help"],
+        ["trials", "study.db"],
+        ["trials", "study.db", "--json"],
+        ["show", "study.db", "0"],
+        ["best", "study.db"],
+    ],
+)
+@pytest.mark.usefixtures("a_run")
+def test_reading_does_not_wait_for_torch(arguments):
+    done = program(*arguments, python=("-X", "importtime"))
+    assert done.returncode == 0
+    imported = {text.rpartition("|")[2].strip() for text in done.stderr.splitlines()}
+    assert "bbmmopt.cli.commands" in imported
+    assert not imported & {"torch", "scipy", "matplotlib"}
+
+
+def test_a_reader_that_goes_away_leaves_no_traceback(a_run):
+    reader, writer = os.pipe()
+    os.close(reader)
+    try:
+        done = program("trials", a_run, "--json", stdout=writer)
+        table = program("trials", a_run, stdout=writer)
+    finally:
+        os.close(writer)
+    assert (done.returncode, done.stderr) == (1, "")
+    assert (table.returncode, table.stderr) == (1, "")
+
+
+def test_a_terminal_that_knows_only_ascii_is_no_reason_to_fail():
+    create(UNICODE)
+    line("ask", "study.db")
+    done = program("trials", "study.db", env={"PYTHONIOENCODING": "ascii"})
+    assert done.returncode == 0
+    assert "gr\\xf6\\xdfe \\u2603" in done.stdout
