@@ -6,22 +6,24 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any, Literal, overload
+from typing import Any, overload
 
 import numpy as np
 
-from bbmmopt.modelling import LABEL_ERROR, Belief, Beliefs, Data
-from bbmmopt.problem import Constraint
+from bbmmopt.modelling import Belief, Beliefs
 from bbmmopt.storage import NumberTaken
 from bbmmopt.strategies import (
     Acquisition,
+    Asking,
+    Budget,
     Chosen,
     Guide,
-    Past,
+    Proposal,
     Request,
     SpaceExhausted,
     acquisition_for,
     predict_risk,
+    propose_together,
 )
 from bbmmopt.study import FailedTrialWarning, NoCompleteTrial, Study, StudyDiffers, checked_name
 from bbmmopt.trial import Trial, TrialState
@@ -34,13 +36,6 @@ __all__ = [
     "SpaceExhausted",
     "StudyDiffers",
 ]
-
-_OUTCOMES: dict[TrialState, Literal["complete", "failed", "pending"]] = {
-    TrialState.COMPLETE: "complete",
-    TrialState.FAILED: "failed",
-    TrialState.RUNNING: "pending",
-    TrialState.WAITING: "pending",
-}
 
 
 @dataclass(frozen=True)
@@ -80,7 +75,9 @@ class Optimizer(Study):
         minimize: Name of the objective that should be small (or names, of several).
         maximize: Name of the objective that should be large.
         noise: "none" for an exact, repeatable objective; "unknown" learns the noise and never
-            proposes a point twice; "noisy" learns it and may repeat points.
+            proposes a point twice; "noisy" learns it and may repeat points. Noise that is learnt
+            may depend on the parameters, where the trials show that it does: from 40 of them on,
+            8 per parameter, up to 16 parameters.
         constraints: Numbers told along and their bounds: "latency <= 200", a list of such, or
             {"latency": 200, "accuracy": (">=", 0.9)}; a name alone must be at most 0.
         reference_point: {objective: value} that counts as worthless, for several objectives: what
@@ -102,10 +99,18 @@ class Optimizer(Study):
             what a trial teaches of the optimum; "variance", "integrated_variance", which learn
             the whole function.
         strategy: Where it is maximised. "global": over the whole space. "trust_region": in a box
-            around the best trial, which grows with success and shrinks without. "sparse": over
-            the whole space, by a model that takes most parameters not to matter. "auto", the
-            default: "trust_region" for one objective of 20 parameters or more and a budget (or a
-            number of trials) of 1000 or more, else "global".
+            around the best trial that keeps the constraints, or misses them by least, which grows
+            with success and shrinks without; for one objective, no perturbation. "sparse": over
+            the whole space, by a model that takes most parameters not to matter. "portfolio":
+            over the whole space, of several acquisition functions one, drawn by how good the model
+            takes the points to be that each of them nominated before; for one objective, and slower
+            than "global" by as many searches. "auto", the default: "trust_region" for one objective
+            of 20 parameters or more and a budget (or a number of trials) of 1000 or more, else
+            "global".
+        batches: How `ask(n)` finds n points. "greedy", the default: one after another, each with
+            those before it taken into account. "joint": then all of them are moved together to
+            where they are expected to improve more as a whole; for one objective and expected
+            improvement, which "auto" then is.
         prior: What you believe of where the optimum is, {parameter: Near(value, …)}, or {choice:
             weight} of a Categorical or an Ordinal, where choices left out have the weight 1.
             Every second trial of the start comes from it; then it multiplies the acquisition, by
@@ -135,16 +140,29 @@ class Optimizer(Study):
             strategy=self.settings["strategy"],
             budget=self.settings["budget"],
             noise=self.problem.objectives[0].noise,
+            batches=self.settings["batches"],
         )
 
     @overload
     def ask(
-        self, n: None = None, *, fixed: Mapping[str, Any] | None = None, worker: str | None = None
+        self,
+        n: None = None,
+        *,
+        fixed: Mapping[str, Any] | None = None,
+        worker: str | None = None,
+        timeout: float | None = None,
+        evaluations: int | None = None,
     ) -> Trial: ...
 
     @overload
     def ask(
-        self, n: int, *, fixed: Mapping[str, Any] | None = None, worker: str | None = None
+        self,
+        n: int,
+        *,
+        fixed: Mapping[str, Any] | None = None,
+        worker: str | None = None,
+        timeout: float | None = None,
+        evaluations: int | None = None,
     ) -> list[Trial]: ...
 
     def ask(
@@ -153,11 +171,18 @@ class Optimizer(Study):
         *,
         fixed: Mapping[str, Any] | None = None,
         worker: str | None = None,
+        timeout: float | None = None,
+        evaluations: int | None = None,
     ) -> Trial | list[Trial]:
         """Say what to try next. The trial is running from now on, and stored.
 
         Trials that are running already are taken into account, so that asking again gives another
         point. Enqueued trials come first.
+
+        `timeout` and `evaluations` hold for the whole call, of which each trial of a batch gets an
+        even share; points of the start take next to none. There is always a point: at the least the
+        best of 64, or any where the evaluations are for no more. `explain` tells what was cut
+        short.
 
         Args:
             n: How many trials; a list comes back then. Left out, one trial.
@@ -165,51 +190,89 @@ class Optimizer(Study):
                 set up, a batch that shares a temperature. Enqueued trials are left alone then.
             worker: Who will run it. A worker that asks under a name it used in an earlier process
                 first gets the trials back that it never told.
+            timeout: Seconds after which the best point found so far is taken. Fits end after half
+                of them, with the best parameters so far. What has begun is finished: one evaluation
+                of the likelihood, one batch of candidates. A suggestion that was cut short by this
+                does not follow from seed and data alone.
+            evaluations: Most candidates to be scored; suggestions follow from it.
 
         Raises:
             SpaceExhausted: If every point of a finite space was tried.
-            ValueError: If `fixed` names unknown parameters or values that are not allowed.
+            ValueError: If `fixed` names unknown parameters or values that are not allowed, or a
+                limit allows nothing.
         """
         if worker is not None and (not isinstance(worker, str) or not worker):
             raise TypeError(f"worker must be a non-empty name; got {worker!r}.")
-        if n is None:
-            return self._ask_one(fixed, worker)
-        if isinstance(n, bool) or not isinstance(n, int | np.integer) or n < 1:
+        if n is not None and (isinstance(n, bool) or not isinstance(n, int | np.integer) or n < 1):
             raise ValueError(f"n must be a positive integer, the number of trials; got {n!r}.")
-        return [self._ask_one(fixed, worker) for _ in range(n)]
+        columns, left = self._columns(fixed, where="ask(fixed=…)"), n or 1
+        budget = self._budget(timeout, evaluations, left)
+        together = self.settings["batches"] == "joint"
+        trials: list[Trial] = []
+        while left:
+            trials += self._ask_some(left if together else 1, left, columns, worker, budget)
+            left = (n or 1) - len(trials)
+        return trials[0] if n is None else trials
 
-    def _ask_one(self, fixed: Mapping[str, Any] | None, worker: str | None) -> Trial:
-        columns = self._columns(fixed, where="ask(fixed=…)")
+    def _ask_some(
+        self,
+        most: int,
+        left: int,
+        columns: Mapping[int, float],
+        worker: str | None,
+        budget: Budget,
+    ) -> list[Trial]:
+        """From one trial to `most`, of so many that are left: one in line, or suggested ones."""
         with self._lock:
             while True:
                 self._sync()
-                if not fixed:
+                if not columns:
                     trial = self._left_behind(worker) or self.storage.claim(
                         self.study, worker=worker, now=time.time()
                     )
                     if trial is not None:
-                        return self._hand_out(trial)
-                number = max(self._trials, default=-1) + 1
-                params, origin = self._suggest(number, columns)
-                now = time.time()
-                trial = Trial(
-                    number,
-                    params,
-                    TrialState.RUNNING,
-                    created=now,
-                    started=now,
-                    origin=origin,
-                    worker=worker,
-                )
+                        return [self._hand_out(trial)]
+                number, added = max(self._trials, default=-1) + 1, []
+                request = self._request(number, columns, budget)
+                if most == 1:
+                    proposals = [self._strategy.propose(replace(request, trials=left))]
+                else:
+                    proposals = propose_together(self._strategy, request, most)
                 try:
-                    return self._hand_out(self.storage.add(self.study, trial))
+                    for k, proposal in enumerate(proposals):
+                        added.append(self._start(number + k, proposal, worker))
                 except NumberTaken:
                     # Another process was first. Its trial is pending now: suggest again with that
                     # known, under the next number.
-                    continue
+                    pass
+                if added:
+                    return added
+
+    def _start(self, number: int, proposal: Proposal, worker: str | None) -> Trial:
+        """Store a proposal as a running trial.
+
+        Raises:
+            NumberTaken: If there is a trial of this number.
+        """
+        now = time.time()
+        trial = Trial(
+            number,
+            self.space.decode(proposal.x),
+            TrialState.RUNNING,
+            created=now,
+            started=now,
+            origin=proposal.origin,
+            worker=worker,
+        )
+        return self._hand_out(self.storage.add(self.study, trial))
 
     def preview(
-        self, *, fixed: Mapping[str, Any] | None = None, acquisition: str | None = None
+        self,
+        *,
+        fixed: Mapping[str, Any] | None = None,
+        acquisition: str | None = None,
+        timeout: float | None = None,
+        evaluations: int | None = None,
     ) -> Trial:
         """The trial that `ask` would suggest now, without making it: nothing is stored.
 
@@ -219,21 +282,26 @@ class Optimizer(Study):
         Args:
             fixed: As in `ask`.
             acquisition: What the model maximises instead of the study's own acquisition function.
+            timeout, evaluations: As in `ask`.
 
         Raises:
             SpaceExhausted, ValueError: As in `ask`.
         """
         columns = self._columns(fixed, where="preview(fixed=…)")
-        name = checked_name(acquisition)
+        name, budget = checked_name(acquisition), self._budget(timeout, evaluations, 1)
+        strategy = self._strategy
+        if name is not None and name != strategy.acquisition:
+            strategy = replace(strategy, acquisition=name)  # with a model of its own
         with self._lock:
             self._sync()
             number = max(self._trials, default=-1) + 1
-            params, origin = self._suggest(number, columns, name)
+            proposal = strategy.propose(self._request(number, columns, budget))
+        params = self.space.decode(proposal.x)
         return Trial(
             number,
             params,
             TrialState.WAITING,
-            origin=origin,
+            origin=proposal.origin,
             arguments=self.space.arguments(params),
         )
 
@@ -251,16 +319,6 @@ class Optimizer(Study):
             self.space.names.index(name): self.space.parameters[name].to_unit(value)
             for name, value in checked.items()
         }
-
-    def _suggest(
-        self, number: int, fixed: Mapping[int, float], acquisition: str | None = None
-    ) -> tuple[dict[str, Any], dict[str, Any]]:
-        """A point for the trial of this number, and how it came about."""
-        strategy = self._strategy
-        if acquisition is not None and acquisition != strategy.acquisition:
-            strategy = replace(strategy, acquisition=acquisition)  # with a model of its own
-        proposal = strategy.propose(self._request(number, fixed))
-        return self.space.decode(proposal.x), proposal.origin
 
     def _left_behind(self, worker: str | None) -> Trial | None:
         """A running trial of this worker that another process was given, now its again."""
@@ -363,107 +421,37 @@ class Optimizer(Study):
 
     # ------------------------------------------------------------------------------ inside
 
-    def _request(self, number: int, fixed: Mapping[int, float]) -> Request:
-        noisy = any(o.noise == "noisy" for o in self.problem.objectives)
-        seen = frozenset(
-            self._rows[k].tobytes()
-            for k, trial in self._trials.items()
-            if not noisy or trial.state == TrialState.FAILED
+    @cached_property
+    def _asking(self) -> Asking:
+        return Asking(self.problem, self.seed, self._guide, bool(self.settings.get("cost")))
+
+    def _request(
+        self, number: int, fixed: Mapping[int, float], budget: Budget | None = None
+    ) -> Request:
+        return self._asking.request(self._trials, self._rows, number, fixed, budget)
+
+    def _budget(self, timeout: float | None, evaluations: int | None, trials: int) -> Budget:
+        """What an ask may take, checked."""
+        if timeout is not None and (
+            isinstance(timeout, bool)
+            or not isinstance(timeout, int | float | np.number)
+            or not timeout > 0
+        ):
+            raise ValueError(
+                f"timeout must be a positive number, the seconds that ask may take; "
+                f"got {timeout!r}."
+            )
+        least = trials * self._strategy.least_evaluations
+        if evaluations is not None and (
+            isinstance(evaluations, bool)
+            or not isinstance(evaluations, int | np.integer)
+            or evaluations < least
+        ):
+            raise ValueError(
+                f"evaluations must be an integer, the number of candidates that ask may score, of "
+                f"at least {least} for {trials} trial(s); got {evaluations!r}."
+            )
+        return Budget(
+            None if timeout is None else float(timeout),
+            None if evaluations is None else int(evaluations),
         )
-        by_state: dict[TrialState, list[int]] = {state: [] for state in TrialState}
-        for k in sorted(self._trials):
-            by_state[self._trials[k].state].append(k)
-        objectives = [self._objective(i, by_state) for i in range(len(self.problem.objectives))]
-        return Request(
-            objectives[0],
-            number,
-            self.seed,
-            fixed,
-            seen,
-            tuple(objectives[1:]),
-            tuple(self._constraint(c, by_state) for c in self.problem.constraints),
-            self._success(by_state),
-            self.problem.reference,
-            past=tuple(
-                Past(_OUTCOMES[trial.state], trial.origin)
-                for _, trial in sorted(self._trials.items())
-                if trial.state in _OUTCOMES
-            ),
-            cost=self._seconds(by_state) if self.settings.get("cost") else None,
-            guide=self._guide,
-        )
-
-    def _objective(self, i: int, by_state: Mapping[TrialState, list[int]]) -> Data:
-        """What is known of an objective, in order of trial number; larger is better."""
-        name, trials = self.problem.names[i], self._complete(by_state)
-        errors = [t.standard_errors.get(name) for t in trials]
-        return self._data(
-            by_state,
-            np.array([self.problem.to_model(t.values or {})[i] for t in trials], dtype=float),
-            np.array([np.nan if e is None else e for e in errors], dtype=float),
-            exact=self.problem.objectives[i].noise == "none",
-            # Volumes in warped units would prefer another part of the front.
-            # Nor are means of warped values those of the values.
-            warp=len(self.problem.objectives) == 1 and self._guide.perturbation is None,
-        )
-
-    def _constraint(self, constraint: Constraint, by_state: Mapping[TrialState, list[int]]) -> Data:
-        """What is known of a constraint, turned so that it holds from 0 on."""
-        told = [t.constraints[constraint.name] for t in self._complete(by_state)]
-        y = np.array([constraint.margin(value) for value in told], dtype=float)
-        exact = all(o.noise == "none" for o in self.problem.objectives)
-        return self._data(by_state, y, np.full(len(y), np.nan), exact=exact, bound=0.0)
-
-    def _success(self, by_state: Mapping[TrialState, list[int]]) -> Data | None:
-        """Which trials came to an end, 1 for these and -1 for those that failed."""
-        failed = by_state[TrialState.FAILED]
-        if not failed:
-            return None
-        ended = sorted(by_state[TrialState.COMPLETE] + failed)
-        y = np.array([-1.0 if self._trials[k].state == TrialState.FAILED else 1.0 for k in ended])
-        return Data(
-            self._stack(ended),
-            y,
-            np.full(len(y), LABEL_ERROR),
-            self._stack(by_state[TrialState.RUNNING] + by_state[TrialState.WAITING]),
-            self._stack([]),
-            exact=False,
-            bound=0.0,
-            warp=False,
-        )
-
-    def _seconds(self, by_state: Mapping[TrialState, list[int]]) -> Data:
-        """Log of the seconds that trials took.
-
-        Of complete ones: what fails early would make the parts where trials fail look cheap. Those
-        that were told from elsewhere took none.
-        """
-        timed = [k for k in by_state[TrialState.COMPLETE] if (self._trials[k].duration or 0) > 0]
-        y = np.log([self._trials[k].duration or 1.0 for k in timed])
-        nothing = self._stack([])
-        errors = np.full(len(y), np.nan)
-        return Data(self._stack(timed), y, errors, nothing, nothing, exact=False, warp=False)
-
-    def _complete(self, by_state: Mapping[TrialState, list[int]]) -> list[Trial]:
-        return [self._trials[k] for k in by_state[TrialState.COMPLETE]]
-
-    def _data(
-        self,
-        by_state: Mapping[TrialState, list[int]],
-        y: np.ndarray,
-        errors: np.ndarray,
-        **options: Any,
-    ) -> Data:
-        return Data(
-            self._stack(by_state[TrialState.COMPLETE]),
-            y,
-            errors,
-            self._stack(by_state[TrialState.RUNNING] + by_state[TrialState.WAITING]),
-            self._stack(by_state[TrialState.FAILED]),
-            **options,
-        )
-
-    def _stack(self, numbers: list[int]) -> np.ndarray:
-        if not numbers:
-            return np.empty((0, len(self.space)))
-        return np.stack([self._rows[k] for k in numbers])

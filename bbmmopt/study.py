@@ -26,12 +26,16 @@ from bbmmopt.storage import Storage, StudyRecord, UnknownStudy, open_storage
 from bbmmopt.trial import Trial, TrialState, UnknownTrial
 
 # What studies stored before a setting was there were run with.
-_FORMERLY: dict[str, Any] = {"strategy": "global", "budget": None}
+_FORMERLY: dict[str, Any] = {"strategy": "global", "budget": None, "batches": "greedy"}
 
 # Settings that are stored only where they were given.
 _GUIDES = ("prior", "cost", "perturbation", "risk")
 # What nothing can be multiplied to: neither a prior nor what a trial costs.
 _NOT_IN_LOGS = ("ucb", "mean", "thompson")
+# What each strategy for one objective cannot take into account besides.
+_UNGUIDED = {"trust_region": ("perturbation", "risk"), "portfolio": _GUIDES}
+# What a batch can be scored by as a whole.
+_TOGETHER = ("auto", "log_ei", "noisy_log_ei")
 
 _VERSION = "2"  # of the way suggestions follow from seed and data; stored with each study
 
@@ -71,6 +75,7 @@ class Study:
         budget: int | None = None,
         acquisition: str | None = None,
         strategy: str | None = None,
+        batches: Literal["greedy", "joint"] | None = None,
         prior: Prior | None = None,
         cost: Literal["seconds"] | None = None,
         perturbation: Mapping[str, float] | None = None,
@@ -82,6 +87,7 @@ class Study:
             "n_start": _checked_count("n_start", n_start, "how many trials to spread"),
             "acquisition": checked_name(acquisition),
             "strategy": _checked_strategy(strategy, self.problem),
+            "batches": _checked_batches(batches, self.problem),
             **_checked_guides(self.problem, prior, cost, perturbation, risk),
         }
         budget = _checked_count("budget", budget, "how many trials are planned")
@@ -89,6 +95,7 @@ class Study:
             "n_start": _default_start(self.space, budget),
             "acquisition": "auto",
             "strategy": "auto",
+            "batches": "greedy",
         }
         settings = {k: defaults.get(k) if v is None else v for k, v in wanted.items()}
         settings = {k: v for k, v in settings.items() if k not in _GUIDES or v is not None}
@@ -474,12 +481,27 @@ def checked_name(acquisition: str | None) -> str | None:
 def _checked_strategy(strategy: str | None, problem: Problem) -> str | None:
     if strategy is not None and strategy not in list(STRATEGIES):
         raise ValueError(f"strategy must be one of {', '.join(STRATEGIES)}; got {strategy!r}.")
-    if strategy == "trust_region" and (len(problem.objectives) > 1 or problem.constraints):
+    if strategy in _UNGUIDED and len(problem.objectives) > 1:
         raise ValueError(
-            'strategy "trust_region" is for one objective and no constraints on outcomes; take '
+            f'strategy "{strategy}" is for one objective, and there are '
+            f'{len(problem.objectives)}; take "global", or "auto".'
+        )
+    if strategy == "portfolio" and problem.constraints:
+        raise ValueError(
+            'strategy "portfolio" is for one objective and no constraints on outcomes; take '
             '"global", or "auto".'
         )
     return strategy
+
+
+def _checked_batches(batches: str | None, problem: Problem) -> str | None:
+    if batches not in (None, "greedy", "joint"):
+        raise ValueError(f'batches must be "greedy" or "joint"; got {batches!r}.')
+    if batches == "joint" and (len(problem.objectives) > 1 or problem.constraints):
+        raise ValueError(
+            'batches "joint" are for one objective and no constraints on outcomes; take "greedy".'
+        )
+    return batches
 
 
 def _checked_guides(
@@ -503,9 +525,26 @@ def _checked_guides(
 def _check_together(settings: Mapping[str, Any]) -> None:
     """Refuse settings of a study that do not go together."""
     given = [name for name in _GUIDES if settings.get(name) is not None]
+    acquisition, strategy = settings["acquisition"], settings["strategy"]
+    if settings["batches"] == "joint":
+        if acquisition not in _TOGETHER or settings.get("perturbation"):
+            raise ValueError(
+                f'batches "joint" are for expected improvement: acquisition "log_ei", '
+                f'"noisy_log_ei" or "auto", without perturbation; got {acquisition!r}'
+                f'{" and a perturbation" if settings.get("perturbation") else ""}. Take "greedy".'
+            )
+        if strategy in ("trust_region", "portfolio"):
+            raise ValueError(
+                f'batches "joint" are looked for in the whole space: strategy "{strategy}" is not '
+                f'made for them; take "global", or "auto".'
+            )
+    if strategy == "portfolio" and acquisition != "auto":
+        raise ValueError(
+            f'strategy "portfolio" has acquisition functions of its own, and acquisition '
+            f'{acquisition!r} is maximised alone: take strategy "global" for it, or leave it out.'
+        )
     if not given:
         return
-    acquisition, strategy = settings["acquisition"], settings["strategy"]
     if settings.get("risk") is not None and settings.get("perturbation") is None:
         raise ValueError("risk says how perturbations count: give perturbation={name: std} too.")
     if settings.get("perturbation") and acquisition not in ("auto", "robust"):
@@ -518,9 +557,10 @@ def _check_together(settings: Mapping[str, Any]) -> None:
             f"acquisition {acquisition!r} cannot take {' and '.join(given)} into account; take "
             f'"log_ei", or "auto".'
         )
-    if strategy == "trust_region":
+    unknown = [name for name in given if name in _UNGUIDED.get(strategy, ())]
+    if unknown:
         raise ValueError(
-            f'strategy "trust_region" cannot take {" and ".join(given)} into account; take '
+            f'strategy "{strategy}" cannot take {" and ".join(unknown)} into account; take '
             f'"global", or "auto".'
         )
 

@@ -8,7 +8,15 @@ from bbmmopt.acquisition.analytic import (
     UpperConfidenceBound,
     log_expected_improvement,
 )
-from bbmmopt.acquisition.base import Acquisition, Fantasised, MarginalAcquisition, Posterior
+from bbmmopt.acquisition.averaged import LogMean
+from bbmmopt.acquisition.base import (
+    Acquisition,
+    Fantasised,
+    MarginalAcquisition,
+    NoiseVariance,
+    Posterior,
+)
+from bbmmopt.acquisition.batch import NoisyBatchLogExpectedImprovement
 from bbmmopt.acquisition.entropy import (
     JointEntropySearch,
     LowerBoundMaxValueEntropySearch,
@@ -40,9 +48,11 @@ from bbmmopt.acquisition.weighted import (
     LogPrior,
     PerCost,
     PriorGuided,
+    Weighted,
 )
 
 __all__ = [
+    "LogMean",
     "Acquisition",
     "ConditionalValueAtRisk",
     "ConstrainedLogExpectedImprovement",
@@ -62,6 +72,8 @@ __all__ = [
     "LogScalarisedImprovement",
     "LowerBoundMaxValueEntropySearch",
     "MarginalAcquisition",
+    "NoiseVariance",
+    "NoisyBatchLogExpectedImprovement",
     "NoisyLogExpectedImprovement",
     "PerCost",
     "Posterior",
@@ -69,6 +81,7 @@ __all__ = [
     "PosteriorVariance",
     "PriorGuided",
     "UpperConfidenceBound",
+    "Weighted",
     "base_samples",
     "best_feasible",
     "draw",

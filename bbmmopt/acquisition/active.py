@@ -12,7 +12,9 @@ from bbmmopt.acquisition.base import (
     Acquisition,
     JointPosterior,
     MarginalAcquisition,
+    NoiseVariance,
     Posterior,
+    noise_at,
     single_candidates,
 )
 
@@ -20,17 +22,20 @@ _TINY = 1e-300
 
 
 class CovarianceAcquisition(Acquisition):
-    """An acquisition function of one point's marginals and its covariances with given points."""
+    """An acquisition function of a noisy observation and its covariances with given points."""
 
     posterior: JointPosterior
+    noise: NoiseVariance
 
     @abstractmethod
     def anchors(self) -> Tensor:
         """The given points, shape (k, d)."""
 
     @abstractmethod
-    def formula(self, mean: Tensor, std: Tensor, cross: Tensor) -> Tensor:
-        """Values (m,) from means (m,), standard deviations (m,), covariances (m, k); smooth."""
+    def formula(self, mean: Tensor, std: Tensor, cross: Tensor, noise: Tensor) -> Tensor:
+        """Values (m,) from means (m,), standard deviations (m,), covariances (m, k) of f, and
+        variances of the noise, (m,) or (); smooth.
+        """
 
     def __call__(self, X: Tensor) -> Tensor:
         """Score each candidate: X of shape (..., 1, d) gives values of shape (...).
@@ -41,14 +46,15 @@ class CovarianceAcquisition(Acquisition):
         X = single_candidates(self, X)
         flat = X.reshape(-1, X.shape[-1])
         cross = self.posterior.covariance(flat, self.anchors())
-        return self.formula(*self.posterior.marginals(flat), cross).reshape(X.shape[:-1])
+        noise = noise_at(self.noise, flat)
+        return self.formula(*self.posterior.marginals(flat), cross, noise).reshape(X.shape[:-1])
 
     def value_and_gradient(self, X: Tensor) -> tuple[Tensor, Tensor]:
         mean, std, pullback = self.posterior.linearise(X)
         leaves = [part.detach().requires_grad_(True) for part in (mean, std, X)]
         with torch.enable_grad():
             cross = self.posterior.covariance(leaves[2], self.anchors())
-            value = self.formula(leaves[0], leaves[1], cross)
+            value = self.formula(leaves[0], leaves[1], cross, noise_at(self.noise, leaves[2]))
             gradients = torch.autograd.grad(value.sum(), leaves, materialize_grads=True)
         by_mean, by_std, by_cross = gradients
         return value.detach(), pullback(by_mean, by_std) + by_cross
@@ -71,7 +77,7 @@ class PosteriorVariance(MarginalAcquisition):
         return std.log(), torch.zeros_like(mean), std.reciprocal()
 
 
-def log_variance_reduction(std: Tensor, cross: Tensor, noise: float) -> Tensor:
+def log_variance_reduction(std: Tensor, cross: Tensor, noise: float | Tensor) -> Tensor:
     """log of the mean of c_i² / (σ² + noise) over i: how far variances fall, in logs.
 
     An observation of f(x) with this noise takes c² / (σ² + noise) off the variance of any value of
@@ -80,7 +86,7 @@ def log_variance_reduction(std: Tensor, cross: Tensor, noise: float) -> Tensor:
     Args:
         std: σ, standard deviations of f(x), shape (...).
         cross: Covariances of f(x) with M values of f, shape (..., M).
-        noise: Variance of the observation's noise, ≥ 0.
+        noise: Variance of the observation's noise, ≥ 0: a number, or one for each, shape (...).
 
     Returns:
         Shape (...).
@@ -105,15 +111,15 @@ class IntegratedVariance(CovarianceAcquisition):
     Attributes:
         posterior: Belief about f after the trials so far.
         points: Where f is to be known, shape (M, d).
-        noise: Variance of an observation's noise, ≥ 0.
+        noise: Variance of an observation's noise, ≥ 0; where it is a function, at the candidate.
     """
 
     posterior: JointPosterior
     points: Tensor
-    noise: float
+    noise: NoiseVariance
 
     def anchors(self) -> Tensor:
         return self.points
 
-    def formula(self, mean: Tensor, std: Tensor, cross: Tensor) -> Tensor:
-        return log_variance_reduction(std, cross, self.noise)
+    def formula(self, mean: Tensor, std: Tensor, cross: Tensor, noise: Tensor) -> Tensor:
+        return log_variance_reduction(std, cross, noise)

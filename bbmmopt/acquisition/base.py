@@ -10,6 +10,10 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+NoiseVariance = float | Callable[[Tensor], Tensor]
+"""Variance of an observation's noise, ≥ 0, in the units of f squared: one number, or a
+differentiable function from X (..., d) to (...)."""
+
 
 class Pullback(Protocol):
     """Maps gradients in mean and standard deviation to the gradient in X (m, d)."""
@@ -152,13 +156,18 @@ def single_candidates(acquisition: Acquisition, X: Tensor) -> Tensor:
     return X.squeeze(-2)
 
 
+def noise_at(noise: NoiseVariance, X: Tensor) -> Tensor:
+    """The variance at X (..., d), shape (...), or () where it is the same everywhere."""
+    return noise(X) if callable(noise) else X.new_tensor(noise, dtype=torch.float64)
+
+
 def elementwise(formula: Callable[..., tuple[Tensor, ...]], *arguments: Tensor) -> Tensor:
     """formula(*arguments) for autograd, by the derivatives that it gives itself, once.
 
     Args:
         formula: Returns its value and the derivative in each argument, of that argument's shape. A
             value may be a sum over the first dimensions of the arguments.
-        arguments: All of one shape.
+        arguments: Each of a shape that ends in the value's.
     """
     return _Elementwise.apply(formula, *arguments)
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -64,6 +66,67 @@ class BatchLogExpectedImprovement(Acquisition):
         f = mean.unsqueeze(-1) + L @ self.base[:, : X.shape[-2]].mT  # (..., q, S)
         gains = log_fat_plus(f - self.best, _TAU_PLUS * self.scale)
         return fat_max(gains.mT, _TAU_MAX).logsumexp(-1) - math.log(len(self.base))
+
+
+class JointFantasised(Protocol):
+    """Beliefs under S fantasies about points that are looked at together."""
+
+    def joint(self, X: Tensor) -> tuple[Tensor, Tensor]:
+        """Means (S, ..., q) and covariance (..., q, q) of f over groups of q points X (..., q, d).
+
+        Differentiable in X.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class NoisyBatchLogExpectedImprovement(Acquisition):
+    """How much q trials are expected to improve on the best together, whatever that is, in logs.
+
+        log 1/(S R) Σ_s Σ_r max_i w(x_i) max(f_sri - best_s, 0),    f_sr = μ_s + L e_sr,  L Lᵀ = Σ
+
+    `BatchLogExpectedImprovement` under S fantasies: joint draws of f at the trials that may be the
+    best and at the pending ones. New points are drawn given these, so that all share one draw.
+    A weight of each point multiplies what it gains, as weights do where points are alone; so for
+    q = 1 this is, but for Monte Carlo, the weighted `NoisyLogExpectedImprovement`.
+
+    Attributes:
+        belief: About f under S fantasies.
+        best: The largest value of f in each fantasy, shape (S,).
+        base: Standard normal, shape (S, R, q) or wider.
+        scale: As in `BatchLogExpectedImprovement`.
+        weights: Exponents and logs of weights of single candidates, whose sum is log w.
+    """
+
+    belief: JointFantasised
+    best: Tensor
+    base: Tensor
+    scale: float = 1.0
+    weights: Sequence[tuple[float, Acquisition]] = ()
+
+    def __call__(self, X: Tensor) -> Tensor:
+        """Score each group: X of shape (..., q, d) gives values of shape (...).
+
+        Raises:
+            ValueError: If X is no group, or one of more candidates than `base` has columns.
+        """
+        if X.ndim < 2 or X.shape[-2] > self.base.shape[-1]:
+            raise ValueError(
+                f"NoisyBatchLogExpectedImprovement has base samples for groups of up to "
+                f"{self.base.shape[-1]} candidates: X must have shape (..., q, d) with no larger "
+                f"q; got {tuple(X.shape)}."
+            )
+        means, covariance = self.belief.joint(X)
+        L = triangular_root(covariance, self.scale**2)
+        spread = torch.einsum("...ij,srj->...sri", L, self.base[..., : X.shape[-2]])
+        f = means.movedim(0, -2).unsqueeze(-2) + spread  # (..., S, R, q)
+        gains = log_fat_plus(f - self.best[:, None, None], _TAU_PLUS * self.scale)
+        rows = X.reshape(-1, 1, X.shape[-1])
+        for exponent, log_weight in self.weights:
+            more = exponent * log_weight(rows).reshape(X.shape[:-1])  # (..., q)
+            gains = gains + more[..., None, None, :]
+        together = fat_max(gains, _TAU_MAX).logsumexp((-2, -1))
+        return together - math.log(self.base.shape[0] * self.base.shape[1])
 
 
 def log_fat_plus(x: Tensor, tau: float) -> Tensor:

@@ -20,7 +20,15 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from bbmmopt.acquisition.active import CovarianceAcquisition
-from bbmmopt.acquisition.base import Acquisition, JointPosterior, MarginalAcquisition, Posterior
+from bbmmopt.acquisition.base import (
+    Acquisition,
+    JointPosterior,
+    MarginalAcquisition,
+    NoiseVariance,
+    Posterior,
+    elementwise,
+    noise_at,
+)
 from bbmmopt.acquisition.normal import LOG_ROOT_2PI, log_cdf
 
 _ROOT_HALF_PI = math.sqrt(math.pi / 2)
@@ -177,9 +185,11 @@ def log_max_value_information(
 
 
 def lower_bound_information(
-    mean: Tensor, std: Tensor, maxima: Tensor, noise: float
-) -> tuple[Tensor, Tensor, Tensor]:
-    """A lower bound of what y = f + e, e ~ N(0, noise), says about f*; derivatives in mean and std.
+    mean: Tensor, std: Tensor, maxima: Tensor, noise: float | Tensor
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """A lower bound of what y = f + e, e ~ N(0, noise), says about f*.
+
+    And its derivatives in mean, std and noise.
 
         -1/(2S) Σ_s log(1 - ρ² r_s (u_s + r_s)),    ρ² = σ² / (σ² + noise),    r = φ(u) / Φ(u)
 
@@ -192,7 +202,7 @@ def lower_bound_information(
         mean: μ, shape (...).
         std: σ, shape (...).
         maxima: Samples of f*, shape (S,).
-        noise: Variance of an observation's noise, ≥ 0.
+        noise: Variance of an observation's noise, ≥ 0: a number, or one for each, shape (...).
     """
     u = _standardised(maxima, mean, std)
     cut, variance = Cut.at(u), std.square()
@@ -200,7 +210,8 @@ def lower_bound_information(
     value = _half_log_ratio(variance * cut.lost / total, left / total).mean(0)
     by_u = -0.5 * variance * cut.slope / left
     by_std = std * noise * cut.lost / (total * left) - by_u * u / std
-    return value, -by_u.mean(0) / std, by_std.mean(0)
+    by_noise = -0.5 * variance * cut.lost / (total * left)
+    return value, -by_u.mean(0) / std, by_std.mean(0), by_noise.mean(0)
 
 
 def joint_information(
@@ -210,7 +221,7 @@ def joint_information(
     maxima: Tensor,
     optima_mean: Tensor,
     optima_std: Tensor,
-    noise: float,
+    noise: float | Tensor,
 ) -> Tensor:
     """A lower bound of what y = f + e, e ~ N(0, noise), says about x* and f* together.
 
@@ -229,12 +240,13 @@ def joint_information(
         maxima: Samples of f*, shape (S,) or (..., S).
         optima_mean: μ*, means of f at the samples of x*, shape (S,) or (..., S).
         optima_std: σ*, standard deviations there, shape (S,) or (..., S).
-        noise: Variance of an observation's noise, ≥ 0.
+        noise: Variance of an observation's noise, ≥ 0: a number, or one for each, shape (...).
 
     Returns:
         Shape (...); differentiable.
     """
     variance = std.square().unsqueeze(-1)
+    noise = torch.as_tensor(noise, dtype=std.dtype, device=std.device).unsqueeze(-1)
     weight = cross / optima_std.square()
     floor = _RELATIVE_FLOOR * variance
     explained = torch.minimum(weight * cross, variance - floor)
@@ -292,18 +304,18 @@ class LowerBoundMaxValueEntropySearch(Acquisition):
     Attributes:
         posterior: Belief about f after the trials so far.
         maxima: Samples of f*, shape (S,).
-        noise: Variance of an observation's noise, ≥ 0.
+        noise: Variance of an observation's noise, ≥ 0; where it is a function, at each point.
         pending: Points whose observations are still to come, shape (p, d).
     """
 
     posterior: JointPosterior
     maxima: Tensor
-    noise: float
+    noise: NoiseVariance
     pending: Tensor | None = None
 
-    def formula(self, mean: Tensor, std: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def formula(self, mean: Tensor, std: Tensor, noise: Tensor) -> tuple[Tensor, ...]:
         """The value for one observation alone and its derivatives, elementwise."""
-        return lower_bound_information(mean, std, self.maxima, self.noise)
+        return lower_bound_information(mean, std, self.maxima, noise)
 
     def __call__(self, X: Tensor) -> Tensor:
         """Score each group: X of shape (..., q, d) gives values of shape (...)."""
@@ -313,34 +325,39 @@ class LowerBoundMaxValueEntropySearch(Acquisition):
                 f"For a single point, pass X.unsqueeze(0)."
             )
         mean, std = self.posterior.marginals(X)  # (..., q)
-        value = _Lower.apply(mean, std, self).sum(-1)
+        noise = noise_at(self.noise, X).expand_as(std)
+        value = elementwise(self.formula, mean, std, noise).sum(-1)
         if self.pending is None and X.shape[-2] == 1:
             return value
         covariance = self._shared(X) if X.shape[-2] > 1 else std.new_zeros(1, 1)
-        return value + self._repulsion(X, std, covariance)
+        return value + self._repulsion(X, std, noise, covariance)
 
     def value_and_gradient(self, X: Tensor) -> tuple[Tensor, Tensor]:
         mean, std, pullback = self.posterior.linearise(X)
-        value, by_mean, by_std = self.formula(mean, std)
-        if self.pending is None:
+        if self.pending is None and not callable(self.noise):
+            value, by_mean, by_std, _ = self.formula(mean, std, noise_at(self.noise, X))
             return value, pullback(by_mean, by_std)
-        X, std = X.detach().requires_grad_(True), std.detach().requires_grad_(True)
+        leaves = X, mean, std = [part.detach().requires_grad_(True) for part in (X, mean, std)]
         with torch.enable_grad():
-            repulsion = self._repulsion(X.unsqueeze(-2), std.unsqueeze(-1), std.new_zeros(1, 1))
-            by_X, more_by_std = torch.autograd.grad(repulsion.sum(), (X, std))
-        return value + repulsion.detach(), pullback(by_mean, by_std + more_by_std) + by_X
+            noise = noise_at(self.noise, X).expand_as(std)
+            value = elementwise(self.formula, mean, std, noise)
+            if self.pending is not None:
+                groups = X.unsqueeze(-2), std.unsqueeze(-1), noise.unsqueeze(-1)
+                value = value + self._repulsion(*groups, std.new_zeros(1, 1))
+            by_X, by_mean, by_std = torch.autograd.grad(value.sum(), leaves, materialize_grads=True)
+        return value.detach(), pullback(by_mean, by_std) + by_X
 
     def _shared(self, X: Tensor) -> Tensor:
         """Covariances of f between different points of each group, 0 on the diagonal."""
         _, covariance = self.posterior.joint(X)
         return covariance * (1 - torch.eye(X.shape[-2], dtype=X.dtype, device=X.device))
 
-    def _repulsion(self, X: Tensor, std: Tensor, covariance: Tensor) -> Tensor:
+    def _repulsion(self, X: Tensor, std: Tensor, noise: Tensor, covariance: Tensor) -> Tensor:
         """½ log |R| of groups X and the pending points, and what the pending say alone.
 
         |R| = |R_pp| |R_xx - R_xp R_pp⁻¹ R_px|.
         """
-        scale = (std.square() + self.noise).sqrt()  # (..., q)
+        scale = (std.square() + noise).sqrt()  # (..., q)
         R = (covariance / (scale.unsqueeze(-1) * scale.unsqueeze(-2))).clamp(-1.0, 1.0)
         R = R + torch.eye(X.shape[-2], dtype=std.dtype, device=std.device)
         if self.pending is None:
@@ -357,10 +374,11 @@ class LowerBoundMaxValueEntropySearch(Acquisition):
         assert self.pending is not None
         with torch.no_grad():
             mean, std = self.posterior.marginals(self.pending)
-            scale = (std.square() + self.noise).sqrt()
+            noise = noise_at(self.noise, self.pending)
+            scale = (std.square() + noise).sqrt()
             R = (self._shared(self.pending) / (scale.unsqueeze(-1) * scale)).clamp(-1.0, 1.0)
             L = _factor(R + torch.eye(len(R), dtype=R.dtype, device=R.device))
-            alone = self.formula(mean, std)[0].sum() + L.diagonal().log().sum()
+            alone = self.formula(mean, std, noise)[0].sum() + L.diagonal().log().sum()
         return L, scale, alone
 
 
@@ -375,13 +393,13 @@ class JointEntropySearch(CovarianceAcquisition):
         posterior: Belief about f after the trials so far.
         optima: Samples of x*, shape (S, d).
         maxima: f* at each, of the same sampled functions, shape (S,).
-        noise: Variance of an observation's noise, ≥ 0.
+        noise: Variance of an observation's noise, ≥ 0; where it is a function, at the candidate.
     """
 
     posterior: JointPosterior
     optima: Tensor
     maxima: Tensor
-    noise: float
+    noise: NoiseVariance
 
     @cached_property
     def _marginals(self) -> tuple[Tensor, Tensor]:
@@ -392,29 +410,9 @@ class JointEntropySearch(CovarianceAcquisition):
     def anchors(self) -> Tensor:
         return self.optima
 
-    def formula(self, mean: Tensor, std: Tensor, cross: Tensor) -> Tensor:
-        information = joint_information(mean, std, cross, self.maxima, *self._marginals, self.noise)
+    def formula(self, mean: Tensor, std: Tensor, cross: Tensor, noise: Tensor) -> Tensor:
+        information = joint_information(mean, std, cross, self.maxima, *self._marginals, noise)
         return information.clamp_min(_TINY).log()
-
-
-class _Lower(torch.autograd.Function):
-    """`LowerBoundMaxValueEntropySearch.formula` for autograd."""
-
-    @staticmethod
-    def forward(
-        ctx: Any, mean: Tensor, std: Tensor, acquisition: LowerBoundMaxValueEntropySearch
-    ) -> Tensor:
-        value, by_mean, by_std = acquisition.formula(mean, std)
-        ctx.save_for_backward(by_mean, by_std)
-        return value
-
-    @staticmethod
-    @once_differentiable
-    def backward(  # pyright: ignore[reportIncompatibleMethodOverride]
-        ctx: Any, gradient: Tensor
-    ) -> tuple[Tensor, Tensor, None]:
-        by_mean, by_std = ctx.saved_tensors
-        return gradient * by_mean, gradient * by_std, None
 
 
 def _half_log_determinant(R: Tensor) -> Tensor:

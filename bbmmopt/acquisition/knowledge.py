@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from bbmmopt.acquisition.active import CovarianceAcquisition
-from bbmmopt.acquisition.base import JointPosterior
+from bbmmopt.acquisition.base import JointPosterior, NoiseVariance
 from bbmmopt.acquisition.normal import log_h
 
 _FAR = 1e60  # lines that meet further out than this are taken to meet here: powers must exist
@@ -143,12 +143,12 @@ class KnowledgeGradient(CovarianceAcquisition):
     Attributes:
         posterior: Belief about f after the trials so far.
         points: Where else the maximum might be, shape (A, d).
-        noise: Variance of an observation's noise, ≥ 0.
+        noise: Variance of an observation's noise, ≥ 0; where it is a function, at the candidate.
     """
 
     posterior: JointPosterior
     points: Tensor
-    noise: float
+    noise: NoiseVariance
 
     @cached_property
     def _means(self) -> Tensor:
@@ -159,8 +159,8 @@ class KnowledgeGradient(CovarianceAcquisition):
     def anchors(self) -> Tensor:
         return self.points
 
-    def formula(self, mean: Tensor, std: Tensor, cross: Tensor) -> Tensor:
+    def formula(self, mean: Tensor, std: Tensor, cross: Tensor, noise: Tensor) -> Tensor:
         variance = std.square().unsqueeze(-1)
         means = torch.cat([self._means.expand_as(cross), mean.unsqueeze(-1)], -1)
-        slopes = torch.cat([cross, variance], -1) / (variance + self.noise).sqrt()
+        slopes = torch.cat([cross, variance], -1) / (variance + noise.unsqueeze(-1)).sqrt()
         return log_knowledge_gradient(means, slopes)

@@ -6,13 +6,11 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import reduce
-from typing import Any
 
 import numpy as np
 import torch
 from numpy.polynomial import chebyshev
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from bbmmopt.acquisition.base import Fantasised, FantasyAcquisition, elementwise
 from bbmmopt.acquisition.noisy import log_mean_exp
@@ -75,7 +73,9 @@ def log_expected_hypervolume_improvement(
             f"{tuple(upper.shape)}."
         )
     if torch.is_grad_enabled() and (means.requires_grad or stds.requires_grad):
-        return _WithSlopes.apply(means, stds, lower, upper)
+        return elementwise(
+            lambda m, s: _over_fantasies(m, s, lower, upper, slopes=True), means, stds
+        )
     return _over_fantasies(means.detach(), stds.detach(), lower, upper, slopes=False)[0]
 
 
@@ -233,24 +233,6 @@ def random_directions(k: int, count: int, generator: torch.Generator) -> Tensor:
     """Uniform draws (count, k) from the positive part of the unit sphere."""
     draws = torch.randn(count, k, generator=generator, dtype=torch.float64).abs()
     return draws / draws.norm(dim=-1, keepdim=True)
-
-
-class _WithSlopes(torch.autograd.Function):
-    """The value with its own derivatives, for autograd."""
-
-    @staticmethod
-    def forward(ctx: Any, means: Tensor, stds: Tensor, lower: Tensor, upper: Tensor) -> Tensor:
-        value, by_means, by_stds = _over_fantasies(means, stds, lower, upper, slopes=True)
-        ctx.save_for_backward(by_means, by_stds)
-        return value
-
-    @staticmethod
-    @once_differentiable
-    def backward(  # pyright: ignore[reportIncompatibleMethodOverride]
-        ctx: Any, gradient: Tensor
-    ) -> tuple[Tensor, Tensor, None, None]:
-        by_means, by_stds = ctx.saved_tensors
-        return gradient * by_means, gradient * by_stds, None, None
 
 
 def _over_fantasies(

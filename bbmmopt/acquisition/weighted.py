@@ -158,25 +158,24 @@ class LikelyFeasible(Acquisition):
 
 @dataclass(frozen=True)
 class PriorGuided(Weighted):
-    """A user's belief about where the optimum is, which fades: acquisition(x) + β/n log π(x).
+    """A user's belief about where the optimum is: acquisition(x) + α log π(x).
 
-    Source: Hvarfner et al. (2022), https://arxiv.org/abs/2204.11051.
+    Source: Hvarfner et al. (2022), https://arxiv.org/abs/2204.11051, where α = β/n fades with the
+    number of trials n.
 
     Attributes:
         acquisition: In logs.
         prior: log π.
-        told: n, the trials told so far; 0 counts as 1.
-        beta: β, the number of trials after which π has the weight of one factor.
+        exponent: α ≥ 0.
     """
 
     acquisition: Acquisition
     prior: LogPrior
-    told: int
-    beta: float
+    exponent: float = 1.0
 
     @property
     def weight(self) -> tuple[float, Acquisition]:
-        return self.beta / max(self.told, 1), self.prior
+        return self.exponent, self.prior
 
 
 @dataclass(frozen=True)

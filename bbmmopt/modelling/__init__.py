@@ -1,7 +1,7 @@
 """From told trials to fitted posteriors: the one place that builds surrogate models."""
 
 from bbmmopt.modelling.belief import Belief
-from bbmmopt.modelling.data import Data, search_threads_for, threads_for
+from bbmmopt.modelling.data import Data, search_threads_for, threads_for, transform_of
 from bbmmopt.modelling.model import make_model
 from bbmmopt.modelling.modeller import Modeller
 from bbmmopt.modelling.outputs import LABEL_ERROR, Beliefs, Known, Modellers
@@ -21,4 +21,5 @@ __all__ = [
     "one_thread",
     "search_threads_for",
     "threads_for",
+    "transform_of",
 ]

@@ -10,6 +10,8 @@ import torch
 from torch import Tensor
 
 from bbmmopt.modelling.data import Data, threads_for
+from bbmmopt.modelling.heteroskedastic import varies
+from bbmmopt.modelling.input_warp import warps
 from bbmmopt.transforms import TargetTransform
 from surrogate import FitReport, Matern52, Posterior
 
@@ -31,6 +33,10 @@ class Belief:
             would go right beside it. -inf without data.
         data: What it was built from.
         contradicted: Whether the output was declared exact and its values say otherwise.
+        cut_short: Whether a fit was ended early, its parameters not the likeliest yet.
+        members: What is believed under other parameters that data leave possible, all equally
+            likely, where they are too few to settle on one; a belief that is likelier than others
+            is there several times. Empty elsewhere.
     """
 
     posterior: Posterior
@@ -40,6 +46,8 @@ class Belief:
     incumbent: float
     data: Data
     contradicted: bool = False
+    cut_short: bool = False
+    members: tuple[Belief, ...] = ()
 
     @property
     def lengthscales(self) -> Tensor:
@@ -68,8 +76,25 @@ class Belief:
 
     @property
     def noise(self) -> float:
-        """Variance of the noise where none is given, in model units."""
-        return float(self.posterior.model.noise.detach())
+        """Variance of the noise where none is given, in model units: mean over the trials."""
+        if not self.noise_varies:
+            return float(self.posterior.model.noise.detach())
+        return float(self.noise_at(self.posterior.X).mean())
+
+    @property
+    def noise_varies(self) -> bool:
+        """Whether that variance depends on the parameters."""
+        return varies(self.posterior.model)
+
+    @property
+    def warps_inputs(self) -> bool:
+        """Whether lengths are those of warped columns, not of the unit cube itself."""
+        return warps(self.posterior.model)
+
+    def noise_at(self, X: Tensor) -> Tensor:
+        """That variance at rows X (..., d) of the unit cube, shape (...); differentiable."""
+        found = self.posterior.model.noise_model(X.reshape(-1, X.shape[-1]))
+        return found.reshape(X.shape[:-1])
 
     def is_noisy(self, share: float) -> bool:
         """Whether noise, given or learnt, is more than this share of the targets' variance."""

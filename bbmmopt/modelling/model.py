@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 
 from bbmmopt.modelling.data import Data, evenly, tensors
 from bbmmopt.space import Space
-from bbmmopt.transforms import TargetTransform
+from bbmmopt.transforms import Standardise, TargetTransform
 from surrogate import (
     BBMM,
     Auto,
@@ -64,12 +65,14 @@ def make_model(space: Space, *, exact: bool) -> ExactGP:
     return ExactGP(kernel, priors=priors, solver=LARGE)
 
 
-def fit_afresh(prior: ExactGP, data: Data, transform: TargetTransform) -> ExactGP:
+def fit_afresh(
+    prior: ExactGP, data: Data, transform: TargetTransform, stop: Callable[[], bool]
+) -> ExactGP:
     """A rough fit from the priors' start; twice where the first took the data for noise."""
-    model = fitted(prior, data, transform, ROUGH)
-    if float(model.noise.detach()) > NOISY:
+    model = fitted(prior, data, transform, ROUGH, stop)
+    if float(model.noise.detach()) > NOISY and not stop():
         # So do data that wiggle faster than the first lengthscales can follow.
-        model = fitted(prior, data, transform, ROUGH, restart=True)
+        model = fitted(prior, data, transform, ROUGH, stop, restart=True)
     return model
 
 
@@ -78,6 +81,7 @@ def fitted(
     data: Data,
     transform: TargetTransform,
     tolerance: float,
+    stop: Callable[[], bool],
     *,
     restart: bool = False,
     most: int = FIT_ROWS,
@@ -89,13 +93,35 @@ def fitted(
         # A constant is best explained by endless lengthscales, under which nothing but corners
         # would be tried. As long as it tells nothing else, the prior knows better.
         return start
-    return fit(start, X[rows], y[rows], noise=noise[rows], restart=restart, tolerance=tolerance)
+    options = {"noise": noise[rows], "restart": restart, "tolerance": tolerance}
+    return fit(start, X[rows], y[rows], **options, stop=stop)
 
 
 def loo_density(model: ExactGP, data: Data, transform: TargetTransform, kept: np.ndarray) -> float:
     """Mean log density of each value kept, given all others, per unit of the user's scale."""
+    return float(loo_densities(model, data, transform)[kept].mean())
+
+
+def gains_clearly(
+    other: ExactGP, model: ExactGP, data: Data, transform: TargetTransform, by_chance: float
+) -> bool:
+    """Whether another model predicts each value from all others so much better that it is no luck.
+
+        Σ g_i > by_chance + √n std(g)
+
+    for its gain g_i in log density of value i: by a standard error more than what a fit of more
+    parameters gains by chance, for it looks at the values that it is judged by. Values that were
+    cut do not count.
+    """
+    kept = data.y > Standardise.of(data.y, keep=data.bound).low
+    densities = [loo_densities(m, data, transform)[kept] for m in (other, model)]
+    gain = densities[0] - densities[1]
+    return bool(gain.sum() > by_chance + math.sqrt(len(gain)) * gain.std())
+
+
+def loo_densities(model: ExactGP, data: Data, transform: TargetTransform) -> np.ndarray:
+    """Log density of each value, given all others, per unit of the user's scale, shape (n,)."""
     X, y, noise = tensors(data, transform)
     mean, std = model.condition(X, y, noise).leave_one_out()
     z = (y - mean) / std
-    log_density = (-0.5 * z.square() - std.log()).numpy() + transform.log_slope(data.y)
-    return float(log_density[kept].mean())
+    return (-0.5 * z.square() - std.log()).numpy() + transform.log_slope(data.y)

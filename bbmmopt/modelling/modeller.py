@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -17,6 +18,8 @@ from bbmmopt.modelling.data import (
     threads_for,
     transform_of,
 )
+from bbmmopt.modelling.heteroskedastic import with_varying_noise
+from bbmmopt.modelling.input_warp import with_warped_inputs
 from bbmmopt.modelling.model import (
     FINE,
     LARGE_FROM,
@@ -29,7 +32,10 @@ from bbmmopt.modelling.model import (
 )
 from bbmmopt.space import Space
 from bbmmopt.transforms import Standardise, TargetTransform, YeoJohnson
-from surrogate import ExactGP, Posterior
+from surrogate import ExactGP, Posterior, draw_parameters
+
+Stop = Callable[[], bool]
+"""Says whether fits should end where they are."""
 
 # From this n on, a fit starts from the parameters found for an earlier, smaller set of trials.
 _WARM_FROM = 12
@@ -37,6 +43,8 @@ _GROWTH = 1.25  # the sizes of those sets: 12, 15, 19, 24, …
 _CHOICE_ROWS = 128  # the transform of the targets is chosen on at most this many trials
 _REFINE_FROM = 256  # from here on, it pays to start later fits from one to all n' trials
 _EXACT_FROM = 6  # trials, below which noise is not to be told from the data
+_DRAW_FROM, _DRAW_TO = 4, 3  # trials, and trials a parameter, between which parameters are drawn
+_DRAWS = 6  # how many
 _WARP_FROM = 5  # different values, below which a power is not to be told from the data
 
 # From LARGE_FROM trials on, a posterior of the first n' is kept, n' the largest of a finer sequence
@@ -65,6 +73,20 @@ class _Base:
     key: tuple[bytes, ...]
     posterior: Posterior
     transform: TargetTransform
+    cut_short: bool = False
+    members: tuple[Posterior, ...] = ()  # under other parameters; see `Belief`
+
+
+@dataclass
+class Watch:
+    """Asks whether to stop, and remembers that the answer was yes."""
+
+    stop: Stop | None
+    cut_short: bool = False
+
+    def __call__(self) -> bool:
+        self.cut_short = self.cut_short or (self.stop is not None and self.stop())
+        return self.cut_short
 
 
 class Modeller:
@@ -77,7 +99,11 @@ class Modeller:
     a resumed run proposes what an uninterrupted one does.
 
     At n' both transforms of the targets are tried, and the one whose leave-one-out predictions
-    give the values the higher density is used until the next n'.
+    give the values the higher density is used until the next n'; so are warped inputs, and noise
+    that depends on the parameters.
+
+    A fit that was ended early is not remembered, but by the one who asked for that: the next
+    question ends it where it should.
 
     From 3,000 trials on the sizes n' lie 6 % apart. The parameters, the scale of the targets and
     the posterior of the first n' stay until the next of them; only what was told since is added.
@@ -89,18 +115,28 @@ class Modeller:
         self._base: _Base | None = None
         self._told: _Base | None = None  # the same of all trials, where they are few
         self._last: tuple[tuple[bytes, ...], Belief] | None = None
+        self._cut: tuple[Stop | None, _Base] | None = None  # and whom it was cut short for
 
-    def belief(self, data: Data) -> Belief:
-        """The belief after these data; the same object when asked again about the same data."""
+    def belief(self, data: Data, stop: Stop | None = None) -> Belief:
+        """The belief after these data; the same object when asked again about the same data.
+
+        Args:
+            data: The data.
+            stop: From when it says True on, fits end where they are, and `cut_short` says so. Who
+                asks again by the same one gets what such a fit led to; anybody else, a full one.
+        """
         key = (*fingerprint(data, len(data.y)), data.pending.tobytes(), data.failed.tobytes())
-        if self._last is None or self._last[0] != key:
-            with threads_for(len(data.y)):
-                contradicted = data.exact and data.contradicts_itself()
-                belief = self._build(replace(data, exact=False) if contradicted else data)
-                self._last = key, replace(belief, contradicted=contradicted)
-        return self._last[1]
+        if self._last is not None and self._last[0] == key:
+            return self._last[1]
+        with threads_for(len(data.y)):
+            contradicted = data.exact and data.contradicts_itself()
+            belief = self._build(replace(data, exact=False) if contradicted else data, Watch(stop))
+        belief = replace(belief, contradicted=contradicted)
+        if not belief.cut_short:
+            self._last = key, belief
+        return belief
 
-    def _build(self, data: Data) -> Belief:
+    def _build(self, data: Data, stop: Watch) -> Belief:
         n = len(data.y)
         if n == 0:
             model = make_model(self._space, exact=data.exact)
@@ -108,26 +144,68 @@ class Modeller:
             return believe(model.condition(empty, empty[:, 0]), Standardise.of(data.y), data)
         size = _checkpoint_size(n)
         if n >= LARGE_FROM:
-            return self._extend(self._large(data.rows(slice(size))), data)
+            return self._extend(self._large(data.rows(slice(size)), stop), data)
         key = fingerprint(data, n)
-        if self._told is None or self._told.key != key:
-            start = self._start(data.rows(slice(size)))
+        told = self._known(self._told, key, stop)
+        if told is None:
+            start = self._start(data.rows(slice(size)), stop)
             transform = transform_of(data, start.power)
-            model = fitted(start.model, data, transform, FINE)
+            model = fitted(start.model, data, transform, FINE, stop)
             posterior = model.condition(*tensors(data, transform))
-            self._told = _Base(key, posterior, transform)
-        return believe(self._told.posterior, self._told.transform, data)
+            members = () if stop() else self._members(model, data, transform, start)
+            told = _Base(key, posterior, transform, stop.cut_short, members)
+            if stop.cut_short:
+                self._cut = stop.stop, told
+            else:
+                self._told = told
+        belief = believe(told.posterior, told.transform, data)
+        distinct = {id(p): believe(p, told.transform, data) for p in told.members}
+        members = tuple(distinct[id(p)] for p in told.members)
+        return replace(belief, cut_short=told.cut_short, members=members)
 
-    def _large(self, data: Data) -> _Base:
+    def _members(
+        self, model: ExactGP, data: Data, transform: TargetTransform, start: _Checkpoint
+    ) -> tuple[Posterior, ...]:
+        """Posteriors under draws of the parameters, where data are too few to settle on some.
+
+        Below three trials a parameter, the mode says little of what else is possible.
+        """
+        n, d = len(data.y), sum(column.kind != "fixed" for column in self._space.columns)
+        if not _DRAW_FROM <= n < _DRAW_TO * d or len(np.unique(data.y)) < _DRAW_FROM:
+            return ()
+        given = tensors(data, transform)
+        X, y, noise = given
+        generator = torch.Generator().manual_seed(n)
+        drawn = draw_parameters(model, X, y, noise=noise, count=_DRAWS, generator=generator)
+        distinct = {id(m): m.condition(*given) for m in drawn.models}
+        return tuple(distinct[id(m)] for m in drawn.models)
+
+    def _known(self, base: _Base | None, key: tuple[bytes, ...], stop: Watch) -> _Base | None:
+        """What was made for these data before: in full, or cut short for the one who asks now."""
+        if base is not None and base.key == key:
+            return base
+        cut, self._cut = self._cut, None
+        if cut is not None and stop.stop is not None and cut[0] == stop.stop and cut[1].key == key:
+            self._cut = cut
+            return cut[1]
+        return None
+
+    def _large(self, data: Data, stop: Watch) -> _Base:
         """The posterior of many trials, parameters fitted to all or many of them."""
         key = fingerprint(data, len(data.y))
-        if self._base is None or self._base.key != key:
+        base = self._known(self._base, key, stop)
+        if base is None:
             self._base = None  # before the next one is made: each may hold K
-            start = self._start(data)
+            start = self._start(data, stop)
             transform = transform_of(data, start.power)
-            model = fitted(start.model, data, transform, FINE, most=_LARGE_FIT_ROWS)
-            self._base = _Base(key, model.condition(*tensors(data, transform)), transform)
-        return self._base
+            model = fitted(start.model, data, transform, FINE, stop, most=_LARGE_FIT_ROWS)
+            posterior = model.condition(*tensors(data, transform))
+            base = _Base(key, posterior, transform, stop.cut_short)
+            if stop.cut_short:
+                self._cut = stop.stop, base
+            else:
+                self._base = base
+        return base
 
     def _extend(self, base: _Base, data: Data) -> Belief:
         """The belief after all trials from that after the first of them."""
@@ -135,46 +213,59 @@ class Modeller:
         posterior = base.posterior
         if n < len(data.y):
             posterior = posterior.append(*tensors(data.rows(slice(n, None)), base.transform))
-        return believe(posterior, base.transform, data)
+        belief = believe(posterior, base.transform, data)
+        return replace(belief, cut_short=base.cut_short)
 
-    def _start(self, data: Data) -> _Checkpoint:
+    def _start(self, data: Data, stop: Watch) -> _Checkpoint:
         """The model of the first n' trials, fitted from the priors' start values."""
         key = fingerprint(data, len(data.y))
-        if self._checkpoint is None or self._checkpoint.key != key:
-            # Twenty evaluations for each transform are spent on few rows, which tell enough.
-            few = data.rows(evenly(len(data.y), _CHOICE_ROWS))
-            model, power = self._choose(few)
-            if len(data.y) > _REFINE_FROM:
-                model = fitted(model, data, transform_of(data, power), FINE)
-            self._checkpoint = _Checkpoint(key, model, power)
-        return self._checkpoint
+        if self._checkpoint is not None and self._checkpoint.key == key:
+            return self._checkpoint
+        # Twenty evaluations for each transform are spent on few rows, which tell enough.
+        few = data.rows(evenly(len(data.y), _CHOICE_ROWS))
+        model, power = self._choose(few, stop)
+        transform = transform_of(few, power)
+        model = with_warped_inputs(model, self._space, few, transform, stop)
+        model = with_varying_noise(model, self._space, few, transform, stop)
+        if len(data.y) > _REFINE_FROM:
+            model = fitted(model, data, transform_of(data, power), FINE, stop)
+        checkpoint = _Checkpoint(key, model, power)
+        if not stop.cut_short:
+            self._checkpoint = checkpoint
+        return checkpoint
 
-    def _choose(self, data: Data) -> tuple[ExactGP, float | None]:
+    def _choose(self, data: Data, stop: Watch) -> tuple[ExactGP, float | None]:
         """The best of up to four models, and the power its targets are warped with, if they are.
 
         With noise that is learnt and, by the same fit, with next to none: a prior of learnt noise
         never quite believes that an objective is exact, and most are.
         """
-        found = self._choose_targets(data, exact=data.exact)
-        if not data.exact and len(data.y) >= _EXACT_FROM and not np.isfinite(data.errors).any():
-            other = self._choose_targets(data, exact=True)
+        found = self._choose_targets(data, stop, exact=data.exact)
+        learnt = not data.exact and not np.isfinite(data.errors).any()
+        if learnt and len(data.y) >= _EXACT_FROM and not stop():
+            other = self._choose_targets(data, stop, exact=True)
             if other[0] > found[0]:
                 found = other
         return found[1:]
 
-    def _choose_targets(self, data: Data, *, exact: bool) -> tuple[float, ExactGP, float | None]:
+    def _choose_targets(
+        self, data: Data, stop: Watch, *, exact: bool
+    ) -> tuple[float, ExactGP, float | None]:
         """The better of two transforms: the density it gives to values left out, model, power."""
         plain = Standardise.of(data.y, keep=data.bound)
         prior = make_model(self._space, exact=exact)
-        model = fit_afresh(prior, data, plain)
+        model = fit_afresh(prior, data, plain, stop)
         kept = data.y > plain.low  # the density of a value that was cut means nothing
         density = loo_density(model, data, plain, kept)
-        if not data.warp or len(np.unique(data.y)) < _WARP_FROM:
+        if not data.warp or len(np.unique(data.y)) < _WARP_FROM or stop():
             return density, model, None
         warped = YeoJohnson.of(data.y)
         # Half the evaluations, unless what the plain targets led to is no guide.
         is_guide = float(model.noise.detach()) <= NOISY
-        other = fitted(model, data, warped, ROUGH) if is_guide else fit_afresh(prior, data, warped)
+        if is_guide:
+            other = fitted(model, data, warped, ROUGH, stop)
+        else:
+            other = fit_afresh(prior, data, warped, stop)
         better = loo_density(other, data, warped, kept)
         return (better, other, warped.power) if better > density else (density, model, None)
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from bbmmopt.modelling.belief import Belief
 from bbmmopt.modelling.data import Data
-from bbmmopt.modelling.modeller import Modeller
+from bbmmopt.modelling.modeller import Modeller, Stop
 from bbmmopt.space import Space
 
 # Of a label of 1 or -1: so that a single failure is a warning, not a wall, and where many trials
@@ -53,6 +53,21 @@ class Beliefs:
         """Of the first objective."""
         return self.objectives[0]
 
+    @property
+    def members(self) -> tuple[Beliefs, ...]:
+        """What may be believed of all outputs together, equally likely; empty where it is this."""
+        outputs = (*self.objectives, *self.constraints)
+        count = max(len(belief.members) for belief in outputs)
+        rows = zip(*(belief.members or (belief,) * count for belief in outputs), strict=True)
+        k = len(self.objectives)
+        return tuple(replace(self, objectives=row[:k], constraints=row[k:]) for row in rows)
+
+    @property
+    def cut_short(self) -> bool:
+        """Whether the fit of any was ended early."""
+        others = [belief for belief in (self.success, self.cost) if belief is not None]
+        return any(belief.cut_short for belief in (*self.objectives, *self.constraints, *others))
+
 
 class Modellers:
     """A `Modeller` for each output.
@@ -66,17 +81,23 @@ class Modellers:
         self._space, self._make = space, make
         self._modellers: dict[str, Modeller] = {}
 
-    def beliefs(self, known: Known) -> Beliefs:
-        """The beliefs after these data; the same objects when asked again about the same data."""
+    def beliefs(self, known: Known, stop: Stop | None = None) -> Beliefs:
+        """The beliefs after these data; the same objects when asked again about the same data.
+
+        Args:
+            known: The data.
+            stop: Whether to end fits: see `Modeller.belief`.
+        """
+        objectives, constraints = enumerate(known.objectives), enumerate(known.constraints)
         return Beliefs(
-            tuple(self._of(f"objective {i}", data) for i, data in enumerate(known.objectives)),
-            tuple(self._of(f"constraint {i}", data) for i, data in enumerate(known.constraints)),
-            None if known.success is None else self._of("success", known.success),
-            None if known.cost is None else self._of("cost", known.cost),
+            tuple(self._of(f"objective {i}", data, stop) for i, data in objectives),
+            tuple(self._of(f"constraint {i}", data, stop) for i, data in constraints),
+            None if known.success is None else self._of("success", known.success, stop),
+            None if known.cost is None else self._of("cost", known.cost, stop),
         )
 
-    def _of(self, output: str, data: Data) -> Belief:
+    def _of(self, output: str, data: Data, stop: Stop | None) -> Belief:
         modeller = self._modellers.get(output)
         if modeller is None:
             modeller = self._modellers[output] = self._make(self._space)
-        return modeller.belief(data)
+        return modeller.belief(data, stop)

@@ -7,7 +7,7 @@ from functools import cache, partial
 
 from bbmmopt.modelling.data import Data, transform_of
 from bbmmopt.modelling.model import LARGE, ROUGH, fitted, loo_density, make_model
-from bbmmopt.modelling.modeller import Modeller
+from bbmmopt.modelling.modeller import Modeller, Watch
 from bbmmopt.transforms import Standardise
 from surrogate import ExactGP, LogNormal, Prior, PriorSet, prior_set
 
@@ -41,16 +41,18 @@ class SparseModeller(Modeller):
     One maximum of the posterior for each of several global scales, where SAASBO samples them.
     """
 
-    def _choose(self, data: Data) -> tuple[ExactGP, float | None]:
-        model, power = super()._choose(data)
+    def _choose(self, data: Data, stop: Watch) -> tuple[ExactGP, float | None]:
+        model, power = super()._choose(data, stop)
         transform = transform_of(data, power)
         kept = data.y > Standardise.of(data.y, keep=data.bound).low
         best = loo_density(model, data, transform, kept)
         usual = make_model(self._space, exact=model.priors.name == "exact-objective-1")
         for times in TIMES:
+            if stop():
+                break
             priors = sparse_priors(usual.priors.name, times)
             prior = ExactGP(usual.kernel, priors=priors, solver=LARGE)
-            other = fitted(prior, data, transform, ROUGH)
+            other = fitted(prior, data, transform, ROUGH, stop)
             density = loo_density(other, data, transform, kept)
             if density > best:
                 best, model = density, other

@@ -51,10 +51,14 @@ class Domain:
         """
         if not self.seen:
             return np.ones(len(X), dtype=bool)
+        return np.array([key not in self.seen for key in self.keys(X)], dtype=bool)
+
+    def keys(self, X: np.ndarray) -> list[bytes]:
+        """What `seen` would hold of each row, once it was handed out."""
         rows = np.ascontiguousarray(X)
         if any(c.kind == "continuous" for c in self.space.columns):
             rows = [self.space.encode(self.space.decode(row)) for row in rows]
-        return np.array([row.tobytes() not in self.seen for row in rows], dtype=bool)
+        return [row.tobytes() for row in rows]
 
     def agrees(self, X: np.ndarray) -> np.ndarray:
         """Which rows have the fixed columns at their values, where they matter, shape (m,)."""

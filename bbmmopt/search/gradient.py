@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from bbmmopt.search.budget import Budget
+
 ValueAndGradient = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
 """Maps X (m, d) to values (m,) and gradients (m, d)."""
 
@@ -42,6 +44,7 @@ def ascend(
     *,
     max_rounds: int = 100,
     tolerance: float = 1e-3,
+    budget: Budget | None = None,
 ) -> Ascent:
     """Climb from every row of X by projected BFGS, all rows in one batch.
 
@@ -65,11 +68,9 @@ def ascend(
         tolerance: A row is done when its last full step gained less than a hundredth of this, or
             no free slope per unit of scale exceeds it. A row is given up when four times the gain
             its quadratic model promises would not bring it to the best value any row has met.
+        budget: Asked before each call but the first, which is for the starts; no limit if left out.
     """
-    rows = _Rows(function, X, lower, upper, scale, tolerance)
-    while rows.rounds < max_rounds and rows.settle():
-        rows.step_all()
-    return rows.finish()
+    return _Rows(function, X, lower, upper, scale, tolerance, budget or Budget()).climb(max_rounds)
 
 
 class _Rows:
@@ -88,9 +89,11 @@ class _Rows:
         upper: np.ndarray,
         scale: np.ndarray,
         tolerance: float,
+        budget: Budget,
     ) -> None:
         m, d = X.shape
         self._function, self._scale, self._tolerance = function, scale, tolerance
+        self._budget = budget
         self._end, self._end_value = X.copy(), np.full(m, -np.inf)
         self.rounds = self._evaluations = 0
         self._row = np.arange(m)
@@ -104,7 +107,14 @@ class _Rows:
         self._done = slope <= tolerance
         self._best = np.inf
 
+    def climb(self, max_rounds: int) -> Ascent:
+        """Go on until every row is done, or the budget is."""
+        while self.rounds < max_rounds and self.settle() and self._budget.allows(len(self._row)):
+            self.step_all()
+        return self.finish()
+
     def _evaluate(self, U: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        self._budget.spend(len(U))
         value, gradient = self._function(self._unscaled(U))
         self.rounds += 1
         self._evaluations += len(U)

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from scipy.optimize import minimize
 
+from bbmmopt.search.budget import Budget
 from bbmmopt.search.gradient import Ascent, ValueAndGradient, _Rows
 from bbmmopt.search.polytope import Polytope, least_distance
 
@@ -24,6 +25,7 @@ def ascend_within(
     *,
     max_rounds: int = 100,
     tolerance: float = 1e-4,
+    budget: Budget | None = None,
 ) -> Ascent:
     """`ascend` where rows must also stay in a polytope; every row of X must lie in it.
 
@@ -33,13 +35,12 @@ def ascend_within(
     faces are found and left as in sequential quadratic programming, of which this is a case.
 
     Args:
-        function, X, lower, upper, scale, max_rounds, tolerance: As in `ascend`.
+        function, X, lower, upper, scale, max_rounds, tolerance, budget: As in `ascend`.
         polytope: Where to stay, in the coordinates of X; its own box is not looked at.
     """
-    rows = _RowsWithin(function, X, lower, upper, scale, tolerance, polytope)
-    while rows.rounds < max_rounds and rows.settle():
-        rows.step_all()
-    return rows.finish()
+    budget = budget or Budget()
+    rows = _RowsWithin(function, X, lower, upper, scale, tolerance, budget, polytope)
+    return rows.climb(max_rounds)
 
 
 class _RowsWithin(_Rows):
@@ -55,6 +56,7 @@ class _RowsWithin(_Rows):
         upper: np.ndarray,
         scale: np.ndarray,
         tolerance: float,
+        budget: Budget,
         polytope: Polytope,
     ) -> None:
         self._G, self._h = polytope.G * scale, polytope.h
@@ -67,7 +69,7 @@ class _RowsWithin(_Rows):
         )
         bases = [scaled.tangent(mask) for mask in masks]
         self._P = np.stack([Z @ Z.T for Z in bases])[which.reshape(-1)]
-        super().__init__(function, X, lower, upper, scale, tolerance)
+        super().__init__(function, X, lower, upper, scale, tolerance, budget)
 
     def _evaluate(self, U: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         f, g = super()._evaluate(U)
@@ -126,6 +128,10 @@ def _within(
     return np.zeros_like(g) if H is None else _within(-g, None, g, A, b)
 
 
+class _SpentError(Exception):
+    """The budget is spent in the middle of a climb that others do the steps of."""
+
+
 def ascend_curved(
     function: ValueAndGradient,
     X: np.ndarray,
@@ -137,6 +143,7 @@ def ascend_curved(
     *,
     max_rounds: int = 100,
     tolerance: float = 1e-6,
+    budget: Budget | None = None,
 ) -> Ascent:
     """`ascend_within` under further constraints that need not be linear, row by row by SLSQP.
 
@@ -150,10 +157,13 @@ def ascend_curved(
         curved: Maps a row to numbers that must be 0, shape (q,), and at least 0, shape (p,). Their
             slopes are taken by finite differences.
         tolerance: Where a row stops: the gain of a step.
+        budget: Asked before each call; where it allows no more, rows stay as they are. No limit if
+            left out.
     """
+    budget = budget or Budget()
     ends, values, rounds, evaluations = X.copy(), np.full(len(X), -np.inf), 0, 0
     for i, x in enumerate(X):
-        free = np.flatnonzero(lower[i] < upper[i])
+        free, calls = np.flatnonzero(lower[i] < upper[i]), 0
         if not len(free):
             continue
 
@@ -163,6 +173,11 @@ def ascend_curved(
             return row
 
         def cost(u: np.ndarray, whole: Any = whole, free: Any = free) -> tuple[float, np.ndarray]:
+            nonlocal calls
+            if not budget.allows(1):
+                raise _SpentError
+            budget.spend(1)
+            calls += 1
             value, gradient = function(whole(u)[None])
             return -float(value[0]), -gradient[0, free] * scale[free]
 
@@ -193,16 +208,19 @@ def ascend_curved(
                     }
                 )
         start = x[free] / scale[free]
-        solved = minimize(
-            cost,
-            start,
-            jac=True,
-            method="SLSQP",
-            bounds=np.column_stack([lower[i, free], upper[i, free]]) / scale[free, None],
-            constraints=limits,
-            options={"maxiter": max_rounds, "ftol": tolerance},
-        )
-        rounds, evaluations = max(rounds, solved.nfev), evaluations + solved.nfev
+        try:
+            solved = minimize(
+                cost,
+                start,
+                jac=True,
+                method="SLSQP",
+                bounds=np.column_stack([lower[i, free], upper[i, free]]) / scale[free, None],
+                constraints=limits,
+                options={"maxiter": max_rounds, "ftol": tolerance},
+            )
+        except _SpentError:
+            return Ascent(ends, values, max(rounds, calls), evaluations + calls)
+        rounds, evaluations = max(rounds, calls), evaluations + calls
         if np.isfinite(solved.x).all() and np.isfinite(solved.fun):
             ends[i], values[i] = whole(solved.x), -solved.fun
     return Ascent(ends, values, rounds, evaluations)

@@ -2,11 +2,14 @@
 
 from bbmmopt.acquisition import Acquisition
 from bbmmopt.explain import ACQUISITIONS, STRATEGIES
-from bbmmopt.search import SpaceExhausted
+from bbmmopt.search import Budget, SpaceExhausted
+from bbmmopt.strategies.asking import Asking
 from bbmmopt.strategies.auto import Chosen, choose_strategy
 from bbmmopt.strategies.base import Past, Proposal, Request, Strategy, generator
 from bbmmopt.strategies.default import Global
 from bbmmopt.strategies.guide import Guide
+from bbmmopt.strategies.joint import propose_together
+from bbmmopt.strategies.portfolio import Portfolio
 from bbmmopt.strategies.rules import acquisition_for, make_acquisition, predict_risk
 from bbmmopt.strategies.start import SpaceFilling
 from bbmmopt.strategies.trust_region import TrustRegion
@@ -15,10 +18,13 @@ __all__ = [
     "ACQUISITIONS",
     "STRATEGIES",
     "Acquisition",
+    "Asking",
+    "Budget",
     "Chosen",
     "Global",
     "Guide",
     "Past",
+    "Portfolio",
     "Proposal",
     "Request",
     "SpaceExhausted",
@@ -30,4 +36,5 @@ __all__ = [
     "generator",
     "make_acquisition",
     "predict_risk",
+    "propose_together",
 ]

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Set
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, Protocol
 
 import numpy as np
 import torch
 
 from bbmmopt.modelling import Data, Known
+from bbmmopt.search import Budget
 from bbmmopt.strategies.guide import Guide
 
 
@@ -57,6 +58,9 @@ class Request:
             matter.
         guide: What else the user knows or wants.
         past: How each trial so far came about, in order of number; told by the user where left out.
+        repeats: Whether points that are running or complete may be proposed again.
+        budget: How much may be done for the answer, and for others.
+        trials: How many trials the budget is for, this one first.
     """
 
     data: Data
@@ -71,11 +75,40 @@ class Request:
     past: tuple[Past, ...] = ()
     cost: Data | None = None
     guide: Guide = field(default_factory=Guide)
+    repeats: bool = False
+    budget: Budget = field(default_factory=Budget)
+    trials: int = 1
 
     @property
     def known(self) -> Known:
         """What is known of every output."""
         return Known((self.data, *self.others), self.constraints, self.success, self.cost)
+
+    def alone(self) -> Request:
+        """The same with its own part of the budget, now that what serves all trials is done."""
+        return replace(self, budget=self.budget.part(self.trials, least=1), trials=1)
+
+    def after(self, proposal: Proposal, key: bytes) -> Request:
+        """The request for the next trial, this proposal running.
+
+        Args:
+            proposal: An answer to this request.
+            key: What `seen` would hold of it.
+        """
+
+        def running(data: Data) -> Data:
+            return replace(data, pending=np.concatenate([data.pending, proposal.x[None]]))
+
+        return replace(
+            self,
+            data=running(self.data),
+            number=self.number + 1,
+            seen=self.seen if self.repeats else self.seen | {key},
+            others=tuple(map(running, self.others)),
+            constraints=tuple(map(running, self.constraints)),
+            success=None if self.success is None else running(self.success),
+            past=(*self.past, Past("pending", proposal.origin)),
+        )
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,8 @@ from bbmmopt.pareto import pareto_front_of
 from bbmmopt.search import Domain, Found, Search, maximise
 from bbmmopt.space import Space
 from bbmmopt.strategies.base import Proposal, Request, generator
-from bbmmopt.strategies.rules import acquisition_for, choose, keeps_constraints
+from bbmmopt.strategies.guide import Guide
+from bbmmopt.strategies.rules import acquisition_for, choose, keeps_constraints, powers_of
 from bbmmopt.strategies.start import SpaceFilling
 
 
@@ -65,13 +66,13 @@ class Global:
         """
         if self.starting(request.data):
             return start_of(self.space, request)
-        beliefs = self.modellers.beliefs(request.known)
+        beliefs = self.modellers.beliefs(request.known, request.budget.ends_fits)
         name, because = self.acquisition, "it was asked for"
         if name == "auto":
             name, because = choose(beliefs, request.guide)
-        found = self.find(name, beliefs, request)
+        found = self.find(name, beliefs, request.alone())
         origin = {"phase": "model", "acquisition": name, "because": because}
-        return Proposal(found.x, origin | told_of(beliefs, found))
+        return Proposal(found.x, origin | told_of(beliefs, found, name, request.guide))
 
     def find(self, acquisition: str, beliefs: Beliefs, request: Request) -> Found:
         """The unseen point where an acquisition function is largest."""
@@ -83,9 +84,10 @@ class Global:
                 scored,
                 Domain(self.space, request.fixed, request.seen),
                 generator=generator(request.seed, request.number, acquisition),
-                scale=_scale(beliefs),
+                scale=scale_of(beliefs),
                 centres=_centres(beliefs, 5),
                 search=self.search,
+                budget=request.budget,
             )
 
 
@@ -102,7 +104,7 @@ def start_of(space: Space, request: Request) -> Proposal:
     return SpaceFilling(space).propose(request)
 
 
-def _scale(beliefs: Beliefs) -> Tensor:
+def scale_of(beliefs: Beliefs) -> Tensor:
     """Length over which any of the outputs changes in each column, shape (d,)."""
     outputs = [*beliefs.objectives, *beliefs.constraints]
     return torch.stack([belief.lengthscales for belief in outputs]).amin(0)
@@ -123,8 +125,15 @@ def _centres(beliefs: Beliefs, count: int) -> np.ndarray:
     return beliefs.first.data.X[order[some]]
 
 
-def told_of(beliefs: Beliefs, found: Found) -> dict[str, Any]:
-    """What the origin of a trial tells of the models, in JSON types."""
+def told_of(beliefs: Beliefs, found: Found, acquisition: str, guide: Guide) -> dict[str, Any]:
+    """What the origin of a trial tells of the models, in JSON types.
+
+    Args:
+        beliefs: About all outputs.
+        found: The trial's point.
+        acquisition: The name of what is largest there.
+        guide: What else guided the search.
+    """
     first = beliefs.first
     predicted = [_predicted(belief, found) for belief in beliefs.objectives]
     told = {
@@ -142,6 +151,10 @@ def told_of(beliefs: Beliefs, found: Found) -> dict[str, Any]:
     if beliefs.cost is not None and len(beliefs.cost.data.y):
         log_seconds, _ = beliefs.cost.predict(found.x[None])
         told["seconds"] = float(np.exp(log_seconds[0]))
+    if beliefs.cut_short:
+        told["fit_cut_short"] = True
+    if powers := powers_of(acquisition, beliefs, guide):
+        told["powers"] = powers
     return told
 
 
@@ -164,6 +177,13 @@ def _model(belief: Belief) -> dict[str, Any]:
         "fit_evaluations": report.evaluations if report else 0,
         "jitter": posterior.info.jitter,
     }
+    if belief.noise_varies:
+        at_trials = belief.noise_at(posterior.X)
+        told["noise_variance_range"] = [float(at_trials.min()), float(at_trials.max())]
+    if belief.warps_inputs:
+        told["inputs"] = "Warped"
+    if belief.members:
+        told["draws"] = len(belief.members)
     if belief.contradicted:
         told["note"] = "declared exact, but a point was told two values: noise is learnt"
     return told

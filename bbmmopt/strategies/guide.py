@@ -70,6 +70,13 @@ class Guide:
         """The number of trials after which the prior counts as one factor: a tenth of them all."""
         return self.budget / _BETA_SHARE if self.budget else _BETA
 
+    def prior_exponent(self, told: int) -> float:
+        """How much the prior counts after so many trials: β / n, where n = 0 counts as 1.
+
+        Source: Hvarfner et al. (2022), https://arxiv.org/abs/2204.11051.
+        """
+        return self.beta / max(told, 1)
+
     def cost_exponent(self, told: int) -> float:
         """How much cost counts after so many trials: 1 at first, 0 when the budget is spent.
 

@@ -20,6 +20,7 @@ of trials divides it.
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import torch
@@ -38,10 +39,12 @@ from bbmmopt.acquisition import (
     Log,
     LogExpectedHypervolumeImprovement,
     LogExpectedImprovement,
+    LogMean,
     LogProbabilityOfFeasibility,
     LogProbabilityOfImprovement,
     LogScalarisedImprovement,
     LowerBoundMaxValueEntropySearch,
+    NoiseVariance,
     NoisyLogExpectedImprovement,
     PerCost,
     PosteriorMean,
@@ -78,6 +81,8 @@ _UNCONSTRAINED = (
     "integrated_variance",
     "robust",
 )
+# Averaged over what the parameters may be, where data are few. More would take too long.
+_AVERAGED = ("log_ei", "noisy_log_ei", "log_pi", "feasibility")
 _NOT_IN_LOGS = ("ucb", "mean", "thompson")  # to which nothing can be multiplied
 
 _OVER = 512  # points that stand for the whole space
@@ -162,6 +167,19 @@ def make_acquisition(
     if name == "auto":
         name, _ = choose(beliefs, guide)
     _check(name, beliefs, guide)
+    if name in _AVERAGED and (members := beliefs.members):
+        alone = partial(
+            make_acquisition,
+            name,
+            seed=seed,
+            reference=reference,
+            number=number,
+            space=space,
+            guide=guide,
+        )
+        keys = [tuple(map(id, (*one.objectives, *one.constraints))) for one in members]
+        distinct = {key: alone(one) for key, one in zip(keys, members, strict=True)}
+        return LogMean([distinct[key] for key in keys])
     acquisition = _by_name(name, beliefs, seed, reference, number, space, guide)
     if name in _NOT_IN_LOGS:
         return acquisition
@@ -169,16 +187,30 @@ def make_acquisition(
         acquisition = Feasible(
             acquisition, *_constraint([beliefs.success]), beliefs.success.label_noise
         )
-    data = beliefs.first.data
-    told = len(data.y) + len(data.failed)
-    cost = beliefs.cost
-    if cost is not None and len(cost.data.y):
+    powers, cost = powers_of(name, beliefs, guide), beliefs.cost
+    if "cost" in powers and cost is not None:
         # From model units, which are standardised, to nats.
         scale = float(np.subtract(*cost.transform.inverse(np.array([1.0, 0.0]))))
-        acquisition = PerCost(acquisition, cost.posterior, guide.cost_exponent(told) * scale)
-    if guide.prior is not None:
-        acquisition = PriorGuided(acquisition, guide.prior, told, guide.beta)
+        acquisition = PerCost(acquisition, cost.posterior, powers["cost"] * scale)
+    if "prior" in powers and guide.prior is not None:
+        acquisition = PriorGuided(acquisition, guide.prior, powers["prior"])
     return acquisition
+
+
+def powers_of(name: str, beliefs: Beliefs, guide: Guide) -> dict[str, float]:
+    """The powers with which the prior multiplies an acquisition and the cost divides it.
+
+    {"prior": α, "cost": α}; one that has no say is left out.
+    """
+    if name in _NOT_IN_LOGS:
+        return {}
+    data, powers = beliefs.first.data, {}
+    told = len(data.y) + len(data.failed)
+    if guide.prior is not None:
+        powers["prior"] = guide.prior_exponent(told)
+    if beliefs.cost is not None and len(beliefs.cost.data.y):
+        powers["cost"] = guide.cost_exponent(told)
+    return powers
 
 
 def _by_name(
@@ -207,7 +239,7 @@ def _by_name(
             return Log(search)
         case "joint_entropy":
             optima, maxima = _maxima(first, generator(seed, told, "maxima"), _MAXIMA, space)
-            noise = max(_noise(first), _LEAST_NOISE)
+            noise = _noise(first, _LEAST_NOISE)
             return JointEntropySearch(first.fantasised, optima, maxima, noise)
         case "knowledge_gradient":
             optima, _ = _maxima(first, generator(seed, told, "maxima"), _OPTIMA, space)
@@ -326,10 +358,16 @@ def _scalarised(
 # --------------------------------------------------------------------------------------
 
 
-def _noise(belief: Belief) -> float:
-    """Mean variance of the noise of an observation, given or learnt, in model units."""
+def _noise(belief: Belief, least: float = 0.0) -> NoiseVariance:
+    """Variance of the noise of the next observation, in model units, and at least so much.
+
+    Where it depends on the parameters, a function of them; else the mean of what was given or
+    learnt.
+    """
+    if belief.noise_varies:
+        return lambda X: belief.noise_at(X).clamp_min(least)
     with torch.no_grad():
-        return float(belief.posterior.noise_variances().mean())
+        return max(float(belief.posterior.noise_variances().mean()), least)
 
 
 def _over(space: Space | None, belief: Belief, draws: torch.Generator) -> Tensor:

@@ -81,13 +81,15 @@ def _feasible(domain: Domain, request: Request) -> Proposal:
             X = np.concatenate([_middle(X, region)[None], X])
         X = X[_spread(domain.space, X, _BLOCK)]
         # Those of this number and after it, then those that others left behind.
-        start = place if b == block else 0
-        X = np.concatenate([X[start:], X[:start]])
-        unseen = np.flatnonzero(domain.unseen(X) & domain.feasible(X))
+        start = min(place, len(X)) if b == block else 0
+        order = np.r_[start : len(X), :start]
+        unseen = order[domain.unseen(X[order]) & domain.feasible(X[order])]
         if len(unseen):
-            centre = b == 0 and start + unseen[0] == 0
-            point = "centre" if centre else "maximin"
-            return Proposal(X[unseen[0]], {"phase": "space-filling", "point": point})
+            x, point = X[unseen[0]], "maximin"
+            if b == 0 and unseen[0] == 0:
+                centre = domain.place(np.full((1, len(x)), 0.5))[0]
+                point = "centre" if np.allclose(x, centre, rtol=0.0, atol=1e-9) else "nearest"
+            return Proposal(x, {"phase": "space-filling", "point": point})
     if region is None:
         return Proposal(domain.enumerate()[0], {"phase": "space-filling", "point": "listed"})
     X = region.sample(4096, generator(request.seed, request.number, "feasible rest"))

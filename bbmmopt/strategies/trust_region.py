@@ -1,14 +1,15 @@
 """Trust regions: a box around the best trial that grows with luck and shrinks without.
 
 Source: Eriksson et al. (2019), Scalable global optimization via local Bayesian optimization
-(TuRBO), https://arxiv.org/abs/1910.01739; one region at a time.
+(TuRBO), https://arxiv.org/abs/1910.01739; one region at a time. With constraints on outcomes,
+Eriksson & Poloczek (2021), Scalable constrained Bayesian optimization (SCBO),
+https://arxiv.org/abs/2002.08526; where targets are not transformed as there, but as `Modeller`
+transforms them.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -16,196 +17,31 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from bbmmopt.acquisition import Acquisition
 from bbmmopt.modelling import Belief, Beliefs, search_threads_for, threads_for
-from bbmmopt.search import Domain, Found, Region, ascend
-from bbmmopt.search.starts import sobol
+from bbmmopt.search import Domain, Found
 from bbmmopt.space import Space
-from bbmmopt.strategies.base import Past, Proposal, Request, generator
-from bbmmopt.strategies.default import Global, start_of, told_of
+from bbmmopt.strategies.base import Proposal, Request, generator
+from bbmmopt.strategies.box import Box, candidates, climb_within, raw_count, usual_count
+from bbmmopt.strategies.default import Global, scale_of, start_of, told_of
 from bbmmopt.strategies.fantasies import is_noisy
+from bbmmopt.strategies.region_state import (
+    SUCCESSES,
+    State,
+    Trials,
+    past_trials,
+    patience,
+    replay,
+    total_violation,
+)
 from bbmmopt.strategies.rules import acquisition_for, choose
-from bbmmopt.strategies.thompson import draw_paths, one_of
+from bbmmopt.strategies.thompson import FAR_BELOW, PathWithin, draw_paths, one_of, within
 
-LENGTH, SHORTEST, LONGEST = 0.8, 2.0**-7, 1.6
-SUCCESSES = 3  # in a row, after which a region doubles
-_GAIN = 1e-3  # of the best value, which a success has to gain
-_STRETCH = 4.0  # most by which one side differs from the mean side
-_CHANGED = 20  # about how many coordinates of a candidate differ from the centre
 _PATHS = 128  # drawn at once: a batch of as many trials has one set of them
-_CLIMBS, _ROUNDS = 4, 12  # short climbs: candidates are many
 _FEW = 8  # trials under way, from which on draws tell them apart as well, and sooner
-
-
-@dataclass(frozen=True)
-class Trials:
-    """What a trust region has to know of each trial that ended, in order of number, (n,) each.
-
-    Attributes:
-        y: Its value, larger is better; NaN where it failed.
-        region: Number of the region that proposed it; -1 for what came from elsewhere.
-        known: How many trials had ended when its box was made; -1 where no box was.
-    """
-
-    y: np.ndarray
-    region: np.ndarray
-    known: np.ndarray
-
-
-@dataclass(frozen=True)
-class State:
-    """Where a trust region stands.
-
-    Attributes:
-        length: Mean side of the box.
-        successes: How many in a row, batches being counted, since the last change of length.
-        failures: How many trials in a row without success, since the last change of length.
-        restarts: Number of the region: how many came before it.
-        best: Which of the trials that ended is the best of the region; None before there is one.
-        since: How many trials had ended at the last change of length: boxes made before that do
-            not count any more.
-    """
-
-    length: float = LENGTH
-    successes: int = 0
-    failures: int = 0
-    restarts: int = 0
-    best: int | None = None
-    since: int = 0
-
-
-def patience(d: int) -> int:
-    """After how many failures in a row a region is halved: ⌈max(4, d)⌉."""
-    return max(4, d)
-
-
-def replay(trials: Trials, d: int) -> State:
-    """The state that a sequence of trials leads to.
-
-    Trials of one batch, those whose box was made of the same knowledge, succeed together if the
-    best of them gains more than 1e-3 |b| on the best value b before; or, where that is less, than
-    1e-3 of the range of y, so that a constant added to all values does not forbid success.
-    Three batches that succeed in a row double the length, up to 1.6; ⌈max(4, d)⌉ trials in a row
-    that fail halve it; below 2⁻⁷ another region begins. What was proposed before such a change no
-    longer counts after it, but for being the best; nor does, ever, what was told from elsewhere.
-
-    Args:
-        trials: All that ended, in order of number.
-        d: Number of columns that can move.
-    """
-    region = _regions(trials)
-    current = int(region.max(initial=0))
-    mine = np.flatnonzero(region == current).tolist()
-    y, known = trials.y.tolist(), trials.known.tolist()
-    length, successes, failures, since = LENGTH, 0, 0, 0
-    best, top, least = None, -math.inf, math.inf
-    k = 0
-    while k < len(mine):
-        box, end = known[mine[k]], k + 1
-        while box >= 0 and end < len(mine) and known[mine[end]] == box:
-            end += 1
-        batch = [i for i in mine[k:end] if not math.isnan(y[i])]
-        winner = max(batch, key=y.__getitem__, default=None)
-        gained = winner is not None and (
-            best is None or y[winner] > top + _GAIN * min(abs(top), top - least)
-        )
-        if winner is not None:
-            least = min(least, *(y[i] for i in batch), y[winner])
-            if best is None or y[winner] > top:
-                best, top = winner, y[winner]
-        if box >= since and box >= 0:
-            successes = successes + 1 if gained else 0
-            failures = 0 if gained else failures + end - k
-            if successes >= SUCCESSES or failures >= patience(d):
-                length = min(2 * length, LONGEST) if gained else length / 2
-                successes, failures, since = 0, 0, mine[end - 1] + 1
-                if length < SHORTEST:
-                    return State(restarts=current + 1, since=since)
-        k = end
-    return State(length, successes, failures, current, best, since)
-
-
-def _regions(trials: Trials) -> np.ndarray:
-    """The region of each trial: what comes from elsewhere belongs to that of its time, (n,)."""
-    claimed = trials.region.clip(min=0)
-    return np.where(trials.region < 0, np.maximum.accumulate(claimed), claimed)
-
-
-def past_trials(y: np.ndarray, failed: int, past: tuple[Past, ...]) -> Trials:
-    """What is known of the trials that ended, in order of number.
-
-    Args:
-        y: Values of the complete ones, in order of number.
-        failed: How many failed.
-        past: As in `Request`.
-    """
-    ended = [trial for trial in past if trial.outcome != "pending"]
-    if not ended:
-        ended = [Past("complete", {})] * len(y) + [Past("failed", {})] * failed
-    values = np.full(len(ended), np.nan)
-    values[[trial.outcome == "complete" for trial in ended]] = y
-    labels = [trial.origin.get("region") or {} for trial in ended]
-    return Trials(
-        values,
-        np.array([label.get("number", -1) for label in labels], dtype=int),
-        np.array([label.get("known", -1) for label in labels], dtype=int),
-    )
-
-
-@dataclass(frozen=True)
-class Box:
-    """A box in the unit cube: closed intervals of every column.
-
-    Attributes:
-        centre: Shape (d,), on the lattice of the space.
-        lower, upper: Shape (d,), with lower ≤ centre ≤ upper. The whole of a categorical column.
-        share: Part of the categories that may be exchanged at once, in (0, 1].
-    """
-
-    centre: np.ndarray
-    lower: np.ndarray
-    upper: np.ndarray
-    share: float
-
-    @staticmethod
-    def around(centre: np.ndarray, length: float, scale: np.ndarray, space: Space) -> Box:
-        """The box of mean side `length`, its sides in proportion to the lengthscales.
-
-        Sides wᵢ L, wᵢ = ℓᵢ / (Π ℓⱼ)^(1/d) over the ordered columns, no less than a fourth nor more
-        than four times their mean, so that columns that hardly matter do not use it up; columns of
-        levels at least as wide as reaches the next ones.
-
-        Args:
-            centre: Shape (d,).
-            length: L.
-            scale: Lengthscales, shape (d,).
-            space: The space.
-        """
-        kinds = np.array([column.kind for column in space.columns])
-        sized = np.isin(kinds, ("continuous", "ordered"))
-        half = np.full(len(centre), np.inf)
-        if sized.any():
-            logs = np.log(scale[sized])
-            logs = (logs - logs.mean()).clip(-math.log(_STRETCH), math.log(_STRETCH))
-            half[sized] = 0.5 * length * np.exp(logs - logs.mean())
-        for j in np.flatnonzero(kinds == "ordered").tolist():
-            positions = space.parameters[space.names[j]].lattice
-            assert positions is not None
-            level = positions.level(float(centre[j]))
-            near = [
-                positions.position(k) for k in (level - 1, level + 1) if 0 <= k < positions.size
-            ]
-            half[j] = max([half[j], *(abs(p - centre[j]) for p in near)])
-        # Half a unit of rounding more, or the next level might lie just outside.
-        lower = (centre - half - 1e-12).clip(0.0, 1.0)
-        upper = (centre + half + 1e-12).clip(0.0, 1.0)
-        return Box(centre, lower, upper, min(1.0, length))
-
-    def contains(self, X: np.ndarray, space: Space, fixed: Mapping[int, float]) -> np.ndarray:
-        """Which rows lie in the box, in the columns that matter there and are free, (m,)."""
-        free = np.array([c.kind in ("continuous", "ordered") for c in space.columns])
-        free[list(fixed)] = False
-        inside = (self.lower <= X) & (self.upper >= X)
-        return np.all(inside | ~free | ~space.active(X), axis=1)
+# Left to the bounds of drawn constraints by a climb, in standard deviations, in a box of length 1:
+# or it would end as often beyond a bound as before it.
+_ROOM = 1e-2
 
 
 @dataclass(frozen=True)
@@ -214,8 +50,14 @@ class _Drawn:
 
     key: tuple[Any, ...]
     X: np.ndarray  # (m, d)
-    paths: Any
+    paths: tuple[Any, ...]  # of the objective, then of what has to hold
+    bounds: tuple[float, ...]  # of what has to hold
     values: Tensor  # (paths, m)
+
+    def path(self, i: int) -> Acquisition:
+        """The i-th path of each output, as what a trial maximises."""
+        objective, *held = (one_of(paths, i) for paths in self.paths)
+        return PathWithin(objective, held, self.bounds) if held else objective
 
 
 @dataclass(frozen=True)
@@ -227,9 +69,14 @@ class TrustRegion(Global):
     batches of any size are proposed from one set of draws. The box follows from the trials: see
     `replay`. When it has shrunk to nothing, another region begins with a start of its own.
 
+    With constraints on outcomes the centre is the best trial that keeps them or, while none does,
+    the one that misses them by least; they are drawn too, and so is whether trials succeed, once
+    one has failed: see `PathWithin`.
+
     Attributes:
         space, start, search: As in `Global`.
-        acquisition: "auto" is "thompson"; any other is maximised in the box instead.
+        acquisition: "auto" is "thompson" where many trials are running; any other is maximised in
+            the box instead.
     """
 
     @cached_property
@@ -239,9 +86,13 @@ class TrustRegion(Global):
 
     def state(self, request: Request) -> State:
         """Where the region stands."""
+        return replay(self._trials(request), _moving(self.space))
+
+    def _trials(self, request: Request) -> Trials:
+        """What is known of the trials that ended."""
         data = request.data
-        trials = past_trials(data.y, len(data.failed), request.past)
-        return replay(trials, _moving(self.space))
+        violation = total_violation(request.constraints, max(2, self.start))
+        return past_trials(data.y, len(data.failed), request.past, violation)
 
     def propose(self, request: Request) -> Proposal:
         """The next point, by whichever phase it is.
@@ -249,8 +100,7 @@ class TrustRegion(Global):
         Raises:
             SpaceExhausted: If the space is finite and every allowed point was seen.
         """
-        data = request.data
-        trials = past_trials(data.y, len(data.failed), request.past)
+        trials = self._trials(request)
         state = replay(trials, _moving(self.space))
         label = {"number": state.restarts}
         if self._starting(state, trials, request):
@@ -259,7 +109,8 @@ class TrustRegion(Global):
             if state.restarts:
                 origin["because"] = "the trust region before it shrank to nothing"
             return Proposal(proposal.x, origin)
-        beliefs = self.modellers.beliefs(request.known)
+        beliefs = self.modellers.beliefs(request.known, request.budget.ends_fits)
+        request = request.alone()
         name, because = self.acquisition, "it was asked for"
         if name == "auto":
             name, because = _choose(beliefs, request)
@@ -268,7 +119,7 @@ class TrustRegion(Global):
         scale = beliefs.first.lengthscales.numpy()
         at = domain.place(beliefs.first.data.X[centre][None])[0]
         box = Box.around(at, state.length, scale, self.space)
-        found = self._search(name, beliefs, request, domain, box)
+        found, missed = self._search(name, beliefs, request, domain, box)
         label |= {
             "known": len(trials.y),
             "length": state.length,
@@ -277,11 +128,17 @@ class TrustRegion(Global):
             "failures": state.failures,
             "patience": patience(_moving(self.space)),
         }
+        if trials.violation is not None:
+            label["violation"] = state.violation
+        if missed:
+            label["missed"] = missed
         if found is None:
+            if name == "thompson" and beliefs.constraints:
+                name, because = choose(beliefs, request.guide)
             found = self.find(name, beliefs, request)
             label["left"] = True
         origin = {"phase": "model", "acquisition": name, "because": because, "region": label}
-        return Proposal(found.x, origin | told_of(beliefs, found))
+        return Proposal(found.x, origin | told_of(beliefs, found, name, request.guide))
 
     def _starting(self, state: State, trials: Trials, request: Request) -> bool:
         """Whether the next trial belongs to the start of a region."""
@@ -297,166 +154,122 @@ class TrustRegion(Global):
         return int(mine.sum()) + pending < self.start or complete < max(2, self.start // 2)
 
     def _centre(self, state: State, trials: Trials, belief: Belief) -> int:
-        """Which complete trial the box is around: the best, by the model where values are noisy."""
+        """Which complete trial the box is around.
+
+        The best, by the model where values are noisy, of those that were seen to keep all
+        constraints; while none was, the one that missed them by least.
+        """
         complete = ~np.isnan(trials.y)
         assert state.best is not None
-        if not is_noisy(belief):
+        if state.violation > 0 or not is_noisy(belief):
             return int(complete[: state.best].sum())
         mean = belief.posterior.fitted().numpy().copy()
-        mean[(_regions(trials) != state.restarts)[complete]] = -np.inf
+        others = (trials.regions != state.restarts) | (trials.short > 0)
+        mean[others[complete]] = -np.inf
         return int(mean.argmax())
 
     def _search(
         self, name: str, beliefs: Beliefs, request: Request, domain: Domain, box: Box
-    ) -> Found | None:
-        """The best unseen candidate in the box; None if there is none."""
-        belief = beliefs.first
-        n = len(belief.data.y)
+    ) -> tuple[Found | None, float]:
+        """The best unseen candidate in the box, None if there is none; and by how much it misses
+        the constraints that were drawn with it.
+        """
+        n = len(beliefs.first.data.y)
+        climbed = None
+        budget = request.budget.keeping(1)  # for a search elsewhere, if all of the box was seen
+        usual = usual_count(len(self.space)) if name == "thompson" else self.search.raw
+        count = raw_count(usual, budget)
+        if not count:
+            return None, 0.0
+        most = count if count < usual else None  # those that meet constraints may be more
         if name == "thompson":
             with threads_for(n):
-                drawn, i = self._paths(belief, request, domain, box)
-            X, values, scored = drawn.X, drawn.values[i], one_of(drawn.paths, i)
+                drawn, i = self._paths(beliefs, request, domain, box, count, most)
+            X, values, scored = drawn.X, drawn.values[i], drawn.path(i)
+            if isinstance(scored, PathWithin):
+                climbed = scored.slope(_ROOM * float((box.upper - box.lower).mean()))
         else:
             with threads_for(n):
                 scored = acquisition_for(name, beliefs, request, self.space)
             draws = generator(request.seed, request.number, f"{name} in a box")
-            X = candidates(box, domain, draws, self.search.raw)
+            X = candidates(box, domain, draws, count)[:most]
             with search_threads_for(n), torch.no_grad():
                 parts = torch.from_numpy(X).unsqueeze(-2).split(1024)
                 values = torch.cat([scored(part) for part in parts])
         if not len(X):
-            return None
+            return None, 0.0
+        budget.spend(len(X))
         with search_threads_for(n):
-            return _climb(scored, X, values, domain, box, belief.lengthscales.numpy())
+            scale = scale_of(beliefs).numpy()
+            found = climb_within(scored, X, values, domain, box, scale, climbed, budget)
+            if found is None or not isinstance(scored, PathWithin) or found.value > -FAR_BELOW:
+                return found, 0.0
+            value, missed = scored.parts(torch.from_numpy(found.x[None, None]))
+            return replace(found, value=float(value)), float(missed)
 
     def _paths(
-        self, belief: Belief, request: Request, domain: Domain, box: Box
+        self,
+        beliefs: Beliefs,
+        request: Request,
+        domain: Domain,
+        box: Box,
+        count: int,
+        most: int | None,
     ) -> tuple[_Drawn, int]:
         """Candidates, the values of some paths there, and which path is the next trial's."""
-        block, i = divmod(len(belief.data.pending), _PATHS)
-        data = belief.data
+        data = beliefs.first.data
+        block, i = divmod(len(data.pending), _PATHS)
+        held = {f" of constraint {j}": belief for j, belief in enumerate(beliefs.constraints)}
+        if beliefs.success is not None:
+            held[" of success"] = beliefs.success
         key = (
-            (
-                request.seed,
-                block,
-                box.lower.tobytes(),
-                box.upper.tobytes(),
-                tuple(domain.fixed.items()),
-            ),
-            (data.X.tobytes(), data.y.tobytes(), data.errors.tobytes(), data.failed.tobytes()),
+            request.seed,
+            block,
+            count,
+            box.lower.tobytes(),
+            box.upper.tobytes(),
+            tuple(domain.fixed.items()),
+            tuple(_told(belief) for belief in (beliefs.first, *held.values())),
         )
         last = self._last.get("drawn")
         if last is None or last.key != key:
             told = len(data.y) + len(data.failed)
-            X = candidates(box, domain, generator(request.seed, told, f"candidates {block}"))
-            paths = draw_paths(belief, request.seed, block, _PATHS)
-            values = torch.empty(_PATHS, 0, dtype=torch.float64)
-            if len(X):
-                with torch.no_grad():
-                    parts = [paths(part) for part in torch.from_numpy(X).split(1024)]
-                values = torch.cat(parts, 1)
-            last = self._last["drawn"] = _Drawn(key, X, paths, values)
+            draws = generator(request.seed, told, f"candidates {block}")
+            X = candidates(box, domain, draws, count)[:most]
+            paths = [draw_paths(beliefs.first, request.seed, block, _PATHS)]
+            paths += [draw_paths(b, request.seed, block, _PATHS, o) for o, b in held.items()]
+            bounds = tuple(belief.bound for belief in held.values())
+            values = _values(paths[0], X)
+            if held:
+                missed = torch.zeros_like(values)
+                for some, bound in zip(paths[1:], bounds, strict=True):
+                    missed += (bound - _values(some, X)).clamp_min(0.0)
+                values = within(values, missed)
+            last = self._last["drawn"] = _Drawn(key, X, tuple(paths), bounds, values)
         return last, i
+
+
+def _told(belief: Belief) -> tuple[bytes, ...]:
+    """What the paths of a belief depend on."""
+    data = belief.data
+    return data.X.tobytes(), data.y.tobytes(), data.errors.tobytes(), data.failed.tobytes()
+
+
+def _values(paths: Any, X: np.ndarray) -> Tensor:
+    """Values of paths at rows X (m, d), shape (paths, m)."""
+    if not len(X):
+        return torch.empty(_PATHS, 0, dtype=torch.float64)
+    with torch.no_grad():
+        return torch.cat([paths(part) for part in torch.from_numpy(X).split(1024)], 1)
 
 
 def _choose(beliefs: Beliefs, request: Request) -> tuple[str, str]:
     """The acquisition function that suits, and why, in words after "because"."""
-    if len(beliefs.first.data.pending) >= _FEW:
+    weighted = request.guide.guides or request.cost is not None  # by what no draw can be
+    if len(beliefs.first.data.pending) >= _FEW and not weighted:
         return "thompson", "many trials are running"
     return choose(beliefs, request.guide)
 
 
 def _moving(space: Space) -> int:
     return sum(column.kind != "fixed" for column in space.columns)
-
-
-def candidates(
-    box: Box, domain: Domain, generator: torch.Generator, count: int | None = None
-) -> np.ndarray:
-    """Feasible rows on the lattice that differ from the centre, in the box, shape (m, d).
-
-    A scrambled Sobol sequence, of which each row keeps a coordinate with probability
-    min(1, 20 / d), and one at least; the others are the centre's. Categories that are kept are
-    those of the sequence with probability min(1, L), L being the length of the region.
-
-    Args:
-        box: The box.
-        domain: What may be proposed.
-        generator: Randomness.
-        count: m, but for rows that meet no constraint; 200 d, from 2000 to 5000, if left out.
-    """
-    space, d = domain.space, len(box.centre)
-    count = count or min(5000, max(2000, 200 * d))
-    kinds = np.array([column.kind for column in space.columns])
-    free = kinds != "fixed"
-    free[list(domain.fixed)] = False
-    columns = np.flatnonzero(free)
-    if not len(columns):
-        return box.centre[None]
-    U = sobol(count, d, generator)
-    odds = np.where(kinds == "categorical", box.share, 1.0) * min(1.0, _CHANGED / len(columns))
-    keep = torch.rand(count, d, generator=generator, dtype=torch.float64).numpy() < odds
-    forced = torch.randint(len(columns), (count,), generator=generator).numpy()
-    keep &= free
-    none = ~keep.any(1)
-    keep[none, columns[forced[none]]] = True
-    X = np.where(keep, box.lower + U * (box.upper - box.lower), box.centre)
-    X = domain.place(X)
-    # Rounding may have left the box: such coordinates stay at the centre.
-    outside = ((box.lower > X) | (box.upper < X)) & (kinds == "ordered") & space.active(X)
-    X = domain.place(np.where(outside, box.centre, X))
-    if space.constraints:
-        X = _feasible(X, box, domain, generator)
-    return X[box.contains(X, space, domain.fixed)]
-
-
-def _feasible(X: np.ndarray, box: Box, domain: Domain, generator: torch.Generator) -> np.ndarray:
-    """Those of X that meet the constraints, and where these are few others near the centre."""
-    region = Region(domain)
-    good = domain.feasible(X)
-    kept = X[good]
-    if len(kept) >= len(X) // 4:
-        return kept
-    near = region.near(box.centre[None], 1024, generator)
-    if domain.feasible(box.centre[None])[0]:
-        pulled = X[~good][:64]
-        pulled = region.pull_back(pulled, np.tile(box.centre, (len(pulled), 1)))
-        near = np.concatenate([near, pulled[domain.feasible(pulled)]])
-    return np.concatenate([kept, near])
-
-
-def _climb(
-    scored: Any, X: np.ndarray, values: Tensor, domain: Domain, box: Box, scale: np.ndarray
-) -> Found | None:
-    """Climb within the box from the best candidates; the best unseen of all that was met."""
-    order = values.argsort(descending=True, stable=True).numpy()
-    evaluations = len(X)
-    starts = X[order[:_CLIMBS]]
-
-    def function(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        value, gradient = scored.value_and_gradient(torch.from_numpy(rows))
-        return value.numpy(), gradient.numpy()
-
-    lower, upper = domain.bounds(starts)
-    free = lower < upper
-    lower, upper = np.where(free, box.lower, lower), np.where(free, box.upper, upper)
-    if free.any():
-        ascent = ascend(function, starts, lower, upper, scale, max_rounds=_ROUNDS)
-        evaluations += ascent.evaluations
-        if domain.space.constraints:
-            ends = Region(domain).pull_back(ascent.X, starts)
-            ends = ends[domain.feasible(ends)]
-        else:
-            ends = domain.place(ascent.X)
-        ends = ends[box.contains(ends, domain.space, domain.fixed)]
-        if len(ends):
-            with torch.no_grad():
-                more = scored(torch.from_numpy(ends).unsqueeze(-2))
-            X, values = np.concatenate([ends, X]), torch.cat([more, values])
-            order = values.argsort(descending=True, stable=True).numpy()
-    for block in np.array_split(order, max(1, len(order) // 16)):
-        allowed = block[domain.unseen(X[block])]
-        if len(allowed):
-            best = int(allowed[0])
-            return Found(X[best], float(values[best]), evaluations)
-    return None

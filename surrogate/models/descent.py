@@ -18,6 +18,7 @@ _FALLEN = 0.5  # the part of its slope that a step may still have, where only sl
 _REMEMBERED = 10  # steps, where curvature is not kept whole
 _WIDEST = 30.0  # times the steps of a variable, at most, that those of another may be
 _LARGEST = 2.0  # and in any step: the variables are logarithms, so a factor of 7
+_STOPPED = "ended early, as asked"
 
 
 @dataclass(frozen=True)
@@ -56,6 +57,7 @@ def minimise(
     columns: int = 1,
     tolerance: float = 1e-4,
     max_evaluations: int = 200,
+    stop: Callable[[], bool] | None = None,
 ) -> Minimum:
     """Projected BFGS with backtracking; stops when the quadratic model promises too little.
 
@@ -78,6 +80,7 @@ def minimise(
         tolerance: Stop when a full step is predicted to gain less than this, in units of the
             function.
         max_evaluations: Stop after this many, converged or not.
+        stop: Asked before each evaluation but the first: whether to end where the search is.
     """
     x = np.clip(x, low, high)
     f, g = function(x)
@@ -97,6 +100,8 @@ def minimise(
             return end(True, f"a full step would gain less than {tolerance:g}")
         if evaluations >= max_evaluations:
             return end(False, f"stopped after {evaluations} evaluations")
+        if _asked_to(stop):
+            return end(False, _STOPPED)
         t = curvature.first_step(d)
         moves = d != 0
         room = np.where(d > 0, high - x, x - low)[moves] / np.abs(d[moves])
@@ -112,6 +117,8 @@ def minimise(
                 return end(False, "no step along the direction of descent gains anything")
             if evaluations >= max_evaluations:
                 return end(False, f"stopped after {evaluations} evaluations")
+            if _asked_to(stop):
+                return end(False, _STOPPED)
             if t > inside:
                 # Clipped in one of several coupled variables, a step can go uphill: end it there.
                 t = inside
@@ -132,6 +139,7 @@ def follow(
     inverse_hessian: np.ndarray | None = None,
     tolerance: float = 1e-2,
     max_evaluations: int = 50,
+    stop: Callable[[], bool] | None = None,
 ) -> Minimum:
     """`minimise` for a function known by its gradient alone.
 
@@ -140,7 +148,7 @@ def follow(
 
     Args:
         gradient: Gradient at x (p,).
-        x, low, high, inverse_hessian, tolerance, max_evaluations: As for `minimise`.
+        x, low, high, inverse_hessian, tolerance, max_evaluations, stop: As for `minimise`.
 
     Returns:
         Its value is NaN.
@@ -161,6 +169,8 @@ def follow(
         while True:
             if evaluations >= max_evaluations:
                 return end(False, f"stopped after {evaluations} evaluations")
+            if _asked_to(stop):
+                return end(False, _STOPPED)
             new = np.clip(x + t * d, low, high)
             g_new = gradient(new)
             evaluations += 1
@@ -173,6 +183,10 @@ def follow(
             t *= min(max(before / (before - after), 0.1), 0.7)
         curvature.learn(new - x, g_new - g)
         x, g = new, g_new
+
+
+def _asked_to(stop: Callable[[], bool] | None) -> bool:
+    return stop is not None and stop()
 
 
 class _Curvature:

@@ -92,6 +92,19 @@ class Fantasies:
 
         return self._means(inner.linearised.K), inner.std, pullback
 
+    def joint(self, X: Tensor) -> tuple[Tensor, Tensor]:
+        """Means and covariance of f over each group of q points; differentiable in X.
+
+        Args:
+            X: Shape (..., q, d).
+
+        Returns:
+            Mean in each fantasy, shape (S, ..., q), and covariance in all, shape (..., q, q).
+        """
+        _, covariance = self.posterior.joint(X)
+        k = self.posterior.model.kernel(self.posterior._points(X), self.posterior.X)
+        return (self.posterior.model.constant + k @ self.weights).movedim(-1, 0), covariance
+
     def covariance(self, X1: Tensor, X2: Tensor) -> Tensor:
         """Covariance of f at X1 (..., d) with f at X2 (k, d), in every fantasy: (..., k).
 

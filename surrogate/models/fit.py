@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import time
 import warnings
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
 import numpy as np
@@ -96,6 +97,7 @@ def fit(
     restart: bool = True,
     max_evaluations: int = 200,
     tolerance: float = 1e-4,
+    stop: Callable[[], bool] | None = None,
 ) -> AModel:
     """Return a copy of the model at the parameters of largest posterior density.
 
@@ -120,6 +122,8 @@ def fit(
         tolerance: Stop when another step is predicted to gain less than this many nats; by products
             no less than a tenth of what the probes leave undecided. Where inducing points are
             learnt, this many for each observation.
+        stop: Asked before each evaluation but the first of a search. From when it says True on,
+            searches end where they are, and the report says that the fit has not converged.
 
     Raises:
         ValueError: If shapes do not match, values are not finite, or no parameter is free.
@@ -141,7 +145,7 @@ def fit(
         found = _nothing(parameters)
     else:
         warm = _Warm.of(last, parameters.dense)
-        limits = _Limits(restart and not model.is_guarded, max_evaluations, tolerance)
+        limits = _Limits(restart and not model.is_guarded, max_evaluations, tolerance, stop)
         with _threads(n):
             if isinstance(choice.solver, Cholesky):
                 found = _exactly(parameters, (X, y, noise), choice.solver, warm, limits)
@@ -201,6 +205,7 @@ class _Limits:
     restart: bool
     max_evaluations: int
     tolerance: float
+    stop: Callable[[], bool] | None = None
 
 
 @dataclass(frozen=True)
@@ -250,6 +255,7 @@ def _exactly(
             columns=parameters.columns,
             tolerance=limits.tolerance * (len(data[1]) if parameters.points else 1),
             max_evaluations=limits.max_evaluations,
+            stop=limits.stop,
         )
         for i, x in enumerate(starts)
     ]
@@ -274,7 +280,7 @@ def _by_products(
     starts, jitter = 1, 0.0
     if not warm.n or limits.restart:
         few = order[:first]
-        rough = _Limits(limits.restart, limits.max_evaluations, max(_ROUGH, limits.tolerance))
+        rough = replace(limits, tolerance=max(_ROUGH, limits.tolerance))
         subset = _rows(data, few)
         with _threads(first):
             found = _exactly(parameters, subset, Cholesky(), warm, rough)
@@ -331,6 +337,7 @@ def _follow(
         inverse_hessian=warm.at(n),
         tolerance=max(limits.tolerance, undecided),
         max_evaluations=limits.max_evaluations,
+        stop=limits.stop,
     )
 
 

@@ -140,6 +140,7 @@ class Heteroskedastic(Noise):
             A number, or one per input; half the range of each input unless given.
         spread: s, standard deviation of log σ² before data.
         noise: Level exp(c) to start from, in the units of y squared.
+        columns: Of X, on which the noise may depend; all unless given.
     """
 
     roles: ClassVar[dict[str, str]] = {"log_noise": "noise", "weights": "noise_weight"}
@@ -152,6 +153,7 @@ class Heteroskedastic(Noise):
         lengthscale: float | Sequence[float] | Tensor | None = None,
         spread: float = 1.5,
         noise: float = 1e-2,
+        columns: Sequence[int] | None = None,
     ) -> None:
         super().__init__()
         X = as_matrix("X", X)
@@ -160,13 +162,15 @@ class Heteroskedastic(Noise):
                 f"points and spread must be positive and X not empty; got points={points}, "
                 f"spread={spread} and {len(X)} rows."
             )
+        seen = X if columns is None else X[:, list(columns)]
         if lengthscale is None:
-            width = X.amax(0) - X.amin(0)
+            width = seen.amax(0) - seen.amin(0)
             lengthscale = 0.5 * torch.where(width > 0, width, 1.0)
-        self.kernel = Matern52(X.shape[1], lengthscale, 1.0).requires_grad_(False)
+        kernel = Matern52(seen.shape[1], lengthscale, 1.0, columns=columns)
+        self.kernel = kernel.requires_grad_(False)
         self.spread = spread
         self.log_noise = positive_parameter("noise", noise)
-        Z = _spread_out(X / self.kernel.lengthscale, X, points)
+        Z = _spread_out(seen / self.kernel.lengthscale, X, points)
         self.weights = nn.Parameter(torch.zeros(len(Z), dtype=torch.float64))
         self.register_buffer("points", Z)
         K = self.kernel(Z, Z) + 1e-8 * torch.eye(len(Z), dtype=torch.float64)
@@ -178,10 +182,18 @@ class Heteroskedastic(Noise):
         return self.log_noise.exp()
 
     def forward(self, X: Tensor) -> Tensor:
+        return torch.exp(self.log_noise + self.spread * (self._features(X) @ self.weights))
+
+    @torch.no_grad()
+    def pullback(self, X: Tensor, by_variance: Tensor) -> tuple[Tensor, ...]:
+        phi = self._features(X)
+        by_log = by_variance * torch.exp(self.log_noise + self.spread * (phi @ self.weights))
+        return by_log.sum(), self.spread * (phi.mT @ by_log)
+
+    def _features(self, X: Tensor) -> Tensor:
+        """k(X, Z) R⁻ᵀ, of which g is a combination: shape (n, points)."""
         points, root = self.get_buffer("points"), self.get_buffer("root")
-        # k(x, Z) R⁻ᵀ
-        phi = torch.linalg.solve_triangular(root, self.kernel(X, points).mT, upper=False).mT
-        return torch.exp(self.log_noise + self.spread * (phi @ self.weights))
+        return torch.linalg.solve_triangular(root, self.kernel(X, points).mT, upper=False).mT
 
     def roles_of_parameters(self) -> list[tuple[str, int]]:
         # The kernel inside is fixed, and no part of the search.

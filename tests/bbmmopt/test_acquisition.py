@@ -15,7 +15,14 @@ from bbmmopt.acquisition import (
     log_expected_improvement,
 )
 from bbmmopt.acquisition.normal import log_cdf, log_h
-from surrogate import ExactGP, Matern52, Posterior
+from surrogate import ExactGP, Matern52
+from tests.bbmmopt.acquisitions import (
+    GROUPS,
+    assert_gradients_agree_with_autograd,
+    assert_gradients_are_differences,
+    assert_groups_are_refused,
+    assert_shapes_are_scored_alike,
+)
 
 mp = mpmath.mp.clone()
 mp.dps = 60
@@ -43,20 +50,6 @@ def assert_agree(received, expected, rel, absolute=1e-15):
     """The distance of each double to its exact value, in exact arithmetic."""
     for u, value, exact in zip(U, received.tolist(), expected, strict=True):
         assert abs(mp.mpf(value) - exact) <= rel * abs(exact) + absolute, u
-
-
-@pytest.fixture
-def posterior() -> Posterior:
-    rng = torch.Generator().manual_seed(0)
-    X = torch.rand(9, 3, generator=rng, dtype=torch.float64)
-    model = ExactGP(Matern52(3, lengthscale=0.5), noise=1e-3)
-    return model.condition(X, torch.sin(5 * X).sum(-1))
-
-
-@pytest.fixture
-def candidates() -> torch.Tensor:
-    rng = torch.Generator().manual_seed(1)
-    return torch.rand(6, 3, generator=rng, dtype=torch.float64)
 
 
 # --------------------------------------------------------------------------------------
@@ -151,34 +144,23 @@ def test_far_below_the_best_more_uncertainty_is_always_better(below):
 @pytest.mark.parametrize("kind", EXACT)
 def test_law_value_and_gradient_agree_with_autograd_through_the_call(kind, posterior, candidates):
     acquisition = build(kind, posterior)
-    value, gradient = acquisition.value_and_gradient(candidates)
-    expected, expected_gradient = Acquisition.value_and_gradient(acquisition, candidates)
-    torch.testing.assert_close(value, expected, rtol=1e-13, atol=1e-13)
-    torch.testing.assert_close(gradient, expected_gradient, rtol=1e-12, atol=1e-12)
+    assert_gradients_agree_with_autograd(acquisition, candidates, rtol=1e-13, by=1e-12)
 
 
 @pytest.mark.parametrize("kind", EXACT)
 def test_law_the_gradient_is_that_of_finite_differences(kind, posterior, candidates):
-    X = candidates.unsqueeze(-2).requires_grad_(True)
-    assert torch.autograd.gradcheck(build(kind, posterior), X)
+    assert_gradients_are_differences(build(kind, posterior), candidates)
 
 
 @pytest.mark.parametrize("kind", EXACT)
 def test_law_every_leading_shape_is_scored_alike(kind, posterior, candidates):
-    acquisition = build(kind, posterior)
-    flat = acquisition(candidates.unsqueeze(-2))
-    assert flat.shape == (6,)
-    assert torch.equal(acquisition(candidates.reshape(2, 3, 1, 3)), flat.reshape(2, 3))
-    assert acquisition(candidates[:1]).shape == ()
+    assert_shapes_are_scored_alike(build(kind, posterior), candidates, rtol=0.0)
 
 
 @pytest.mark.parametrize("kind", EXACT)
-@pytest.mark.parametrize("shape", [(3,), (6, 3), (4, 2, 3)])
+@pytest.mark.parametrize("shape", GROUPS)
 def test_law_groups_of_several_candidates_are_refused_with_advice(kind, shape, posterior):
-    with pytest.raises(
-        ValueError, match=r"must have shape \(\.\.\., 1, d\); got .*unsqueeze\(-2\)"
-    ):
-        build(kind, posterior)(torch.zeros(shape, dtype=torch.float64))
+    assert_groups_are_refused(build(kind, posterior), shape)
 
 
 @pytest.mark.parametrize("kind", EXACT)

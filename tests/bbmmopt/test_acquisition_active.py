@@ -5,13 +5,15 @@ import math
 import pytest
 import torch
 
-from bbmmopt.acquisition.active import (
-    IntegratedVariance,
-    PosteriorVariance,
-    log_variance_reduction,
-)
-from bbmmopt.acquisition.base import Acquisition
+from bbmmopt.acquisition.active import IntegratedVariance, PosteriorVariance, log_variance_reduction
 from surrogate import ExactGP, Matern52, Posterior
+from tests.bbmmopt.acquisitions import (
+    GROUPS,
+    assert_gradients_agree_with_autograd,
+    assert_gradients_are_differences,
+    assert_groups_are_refused,
+    assert_shapes_are_scored_alike,
+)
 
 KINDS = {
     "integrated": lambda p: IntegratedVariance(p, points(), 0.01),
@@ -22,20 +24,6 @@ KINDS = {
 def points() -> torch.Tensor:
     rng = torch.Generator().manual_seed(2)
     return torch.rand(15, 3, generator=rng, dtype=torch.float64)
-
-
-@pytest.fixture
-def posterior() -> Posterior:
-    rng = torch.Generator().manual_seed(0)
-    X = torch.rand(9, 3, generator=rng, dtype=torch.float64)
-    model = ExactGP(Matern52(3, lengthscale=0.5), noise=1e-3)
-    return model.condition(X, torch.sin(5 * X).sum(-1))
-
-
-@pytest.fixture
-def candidates() -> torch.Tensor:
-    rng = torch.Generator().manual_seed(1)
-    return torch.rand(6, 3, generator=rng, dtype=torch.float64)
 
 
 def mean_variance(posterior: Posterior) -> torch.Tensor:
@@ -67,34 +55,23 @@ def test_posterior_variance_is_the_log_of_the_standard_deviation(posterior, cand
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_law_value_and_gradient_agree_with_autograd_through_the_call(kind, posterior, candidates):
-    acquisition = KINDS[kind](posterior)
-    value, gradient = acquisition.value_and_gradient(candidates)
-    expected, expected_gradient = Acquisition.value_and_gradient(acquisition, candidates)
-    torch.testing.assert_close(value, expected, rtol=1e-12, atol=1e-12)
-    torch.testing.assert_close(gradient, expected_gradient, rtol=1e-10, atol=1e-10)
-    assert not value.requires_grad and not gradient.requires_grad
+    assert_gradients_agree_with_autograd(KINDS[kind](posterior), candidates)
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_law_the_gradient_is_that_of_finite_differences(kind, posterior, candidates):
-    X = candidates.unsqueeze(-2).requires_grad_(True)
-    assert torch.autograd.gradcheck(KINDS[kind](posterior), X)
+    assert_gradients_are_differences(KINDS[kind](posterior), candidates)
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_law_every_leading_shape_is_scored_alike(kind, posterior, candidates):
-    acquisition = KINDS[kind](posterior)
-    flat = acquisition(candidates.unsqueeze(-2))
-    received = acquisition(candidates.reshape(2, 3, 1, 3))
-    torch.testing.assert_close(received, flat.reshape(2, 3), rtol=1e-13, atol=1e-13)
-    assert acquisition(candidates[:1]).shape == ()
+    assert_shapes_are_scored_alike(KINDS[kind](posterior), candidates, rtol=1e-13)
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("shape", [(3,), (6, 3), (4, 2, 3)])
+@pytest.mark.parametrize("shape", GROUPS)
 def test_law_groups_of_several_candidates_are_refused_with_advice(kind, shape, posterior):
-    with pytest.raises(ValueError, match=r"must have shape \(\.\.\., 1, d\); got .*unsqueeze"):
-        KINDS[kind](posterior)(torch.zeros(shape, dtype=torch.float64))
+    assert_groups_are_refused(KINDS[kind](posterior), shape)
 
 
 @pytest.mark.parametrize("noise", [0.0, 1e-8])

@@ -8,7 +8,6 @@ import pytest
 import torch
 from scipy import integrate, stats
 
-from bbmmopt.acquisition.base import Acquisition
 from bbmmopt.acquisition.entropy import (
     Cut,
     JointEntropySearch,
@@ -20,7 +19,14 @@ from bbmmopt.acquisition.entropy import (
     lower_bound_information,
     sample_maxima,
 )
-from surrogate import ExactGP, Matern52, Posterior
+from surrogate import ExactGP, Matern52
+from tests.bbmmopt.acquisitions import (
+    GROUPS,
+    assert_gradients_agree_with_autograd,
+    assert_gradients_are_differences,
+    assert_groups_are_refused,
+    assert_shapes_are_scored_alike,
+)
 
 mp = mpmath.mp.clone()
 mp.dps = 120
@@ -61,20 +67,6 @@ def exact_information(u):
     """u φ(u) / (2 Φ(u)) - log Φ(u)."""
     log_mass = mp.log1p(-mp.ncdf(-u)) if u > 3 else mp.log(mp.ncdf(u))
     return u * mp.npdf(u) / (2 * mp.ncdf(u)) - log_mass
-
-
-@pytest.fixture
-def posterior() -> Posterior:
-    rng = torch.Generator().manual_seed(0)
-    X = torch.rand(9, 3, generator=rng, dtype=torch.float64)
-    model = ExactGP(Matern52(3, lengthscale=0.5), noise=1e-3)
-    return model.condition(X, torch.sin(5 * X).sum(-1))
-
-
-@pytest.fixture
-def candidates() -> torch.Tensor:
-    rng = torch.Generator().manual_seed(1)
-    return torch.rand(6, 3, generator=rng, dtype=torch.float64)
 
 
 def optima() -> torch.Tensor:
@@ -164,12 +156,10 @@ def test_max_value_information_and_its_partial_derivatives_match_mpmath(mean, st
 def test_the_lower_bound_and_its_partial_derivatives_match_mpmath(mean, std, noise):
     received = lower_bound_information(tensor(mean), tensor(std), MAXIMA, noise)
 
-    def exact(mean, std):
-        return exact_lower_bound(mean, std, mp.mpf(noise))
-
-    at = (mp.mpf(mean), mp.mpf(std))
-    expected = [exact(*at)]
-    expected += [mp.diff(exact, at, order, h=mp.mpf(1e-25)) for order in ((1, 0), (0, 1))]
+    at = (mp.mpf(mean), mp.mpf(std), mp.mpf(noise))
+    orders = ((1, 0, 0), (0, 1, 0), (0, 0, 1))
+    expected = [exact_lower_bound(*at)]
+    expected += [mp.diff(exact_lower_bound, at, order, h=mp.mpf(1e-25)) for order in orders]
     for value, reference in zip(received, expected, strict=True):
         assert float(value) == pytest.approx(float(reference), rel=2e-10, abs=1e-250)
 
@@ -315,18 +305,12 @@ def test_joint_information_is_that_of_the_formula_term_by_term():
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_law_value_and_gradient_agree_with_autograd_through_the_call(kind, posterior, candidates):
-    acquisition = KINDS[kind](posterior)
-    value, gradient = acquisition.value_and_gradient(candidates)
-    expected, expected_gradient = Acquisition.value_and_gradient(acquisition, candidates)
-    torch.testing.assert_close(value, expected, rtol=1e-12, atol=1e-12)
-    torch.testing.assert_close(gradient, expected_gradient, rtol=1e-10, atol=1e-10)
-    assert not value.requires_grad and not gradient.requires_grad
+    assert_gradients_agree_with_autograd(KINDS[kind](posterior), candidates)
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_law_the_gradient_is_that_of_finite_differences(kind, posterior, candidates):
-    X = candidates.unsqueeze(-2).requires_grad_(True)
-    assert torch.autograd.gradcheck(KINDS[kind](posterior), X)
+    assert_gradients_are_differences(KINDS[kind](posterior), candidates)
 
 
 def test_the_gradient_of_a_group_is_that_of_finite_differences(posterior, candidates):
@@ -337,19 +321,13 @@ def test_the_gradient_of_a_group_is_that_of_finite_differences(posterior, candid
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_law_every_leading_shape_is_scored_alike(kind, posterior, candidates):
-    acquisition = KINDS[kind](posterior)
-    flat = acquisition(candidates.unsqueeze(-2))
-    assert flat.shape == (6,)
-    received = acquisition(candidates.reshape(2, 3, 1, 3))
-    torch.testing.assert_close(received, flat.reshape(2, 3), rtol=1e-13, atol=1e-13)
-    assert acquisition(candidates[:1]).shape == ()
+    assert_shapes_are_scored_alike(KINDS[kind](posterior), candidates, rtol=1e-13)
 
 
 @pytest.mark.parametrize("kind", ["mes", "joint"])
-@pytest.mark.parametrize("shape", [(3,), (6, 3), (4, 2, 3)])
+@pytest.mark.parametrize("shape", GROUPS)
 def test_law_groups_of_several_candidates_are_refused_with_advice(kind, shape, posterior):
-    with pytest.raises(ValueError, match=r"must have shape \(\.\.\., 1, d\); got .*unsqueeze"):
-        KINDS[kind](posterior)(torch.zeros(shape, dtype=torch.float64))
+    assert_groups_are_refused(KINDS[kind](posterior), shape)
 
 
 @pytest.mark.parametrize("kind", ["bound", "pending"])

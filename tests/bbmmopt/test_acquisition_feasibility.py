@@ -15,42 +15,17 @@ from bbmmopt.acquisition.feasibility import (
     log_probability_of_feasibility,
 )
 from bbmmopt.acquisition.noisy import NoisyLogExpectedImprovement
-from surrogate import ExactGP, Matern52
-
-
-class Smooth:
-    """Beliefs under S fantasies that no model made: smooth functions, by autograd."""
-
-    def __init__(self, samples, dims, seed, level=0.0, std=0.3):
-        rng = torch.Generator().manual_seed(seed)
-        self.A, self.b = normal(rng, dims, samples), normal(rng, samples)
-        self.level, self.std = level, std
-
-    def marginals(self, X):
-        mean = torch.sin(2 * X @ self.A + self.b).mT
-        return mean + self.level, self.std * (1 + X.square().sum(-1))
-
-    def linearise(self, X):
-        X = X.detach().requires_grad_(True)
-        with torch.enable_grad():
-            mean, std = self.marginals(X)
-
-        def pullback(by_mean, by_std):
-            return torch.autograd.grad((mean, std), X, (by_mean, by_std), retain_graph=True)[0]
-
-        return mean.detach(), std.detach(), pullback
+from tests.bbmmopt.acquisitions import (
+    Smooth,
+    assert_gradients_agree_with_autograd,
+    assert_gradients_are_differences,
+    gp,
+)
 
 
 @pytest.fixture
 def rng() -> torch.Generator:
     return torch.Generator().manual_seed(99)  # the data of gp(k) come from k
-
-
-def gp(seed, noise=1e-3):
-    rng = torch.Generator().manual_seed(seed)
-    X = uniform(rng, 9, 3)
-    model = ExactGP(Matern52(3, lengthscale=0.5), noise=noise)
-    return model.condition(X, torch.sin(5 * X + seed).sum(-1))
 
 
 def bounds(*values):
@@ -193,13 +168,8 @@ def test_value_and_gradient_of_the_constrained_agree_with_autograd_and_differenc
     beliefs = [Smooth(8, 3, 0), Smooth(8, 3, 1), Smooth(8, 3, 2)]
     acquisition = ConstrainedLogExpectedImprovement(beliefs, bounds(0.3, -0.2), normal(rng, 8))
     X = uniform(rng, 5, 3)
-    for received, expected in zip(
-        acquisition.value_and_gradient(X),
-        Acquisition.value_and_gradient(acquisition, X),
-        strict=True,
-    ):
-        torch.testing.assert_close(received, expected, rtol=1e-12, atol=1e-12)
-    assert torch.autograd.gradcheck(acquisition, X.unsqueeze(-2).requires_grad_(True))
+    assert_gradients_agree_with_autograd(acquisition, X, rtol=1e-12, by=1e-12)
+    assert_gradients_are_differences(acquisition, X)
 
 
 @pytest.mark.parametrize("below", [10.0, 1e4, 1e8])

@@ -15,7 +15,7 @@ from bbmmopt.acquisition.knowledge import (
     knowledge_gradient,
     log_knowledge_gradient,
 )
-from surrogate import ExactGP, Matern52, Posterior
+from surrogate import ExactGP, Matern52
 
 mp = mpmath.mp.clone()
 mp.dps = 60
@@ -45,20 +45,6 @@ def by_quadrature(mean: torch.Tensor, slopes: torch.Tensor) -> float:
         return ((mu + b * z).max() - mu.max()) * stats.norm.pdf(z)
 
     return sum(integrate.quad(gain, *pair)[0] for pair in itertools.pairwise(edges))
-
-
-@pytest.fixture
-def posterior() -> Posterior:
-    rng = torch.Generator().manual_seed(0)
-    X = torch.rand(9, 3, generator=rng, dtype=torch.float64)
-    model = ExactGP(Matern52(3, lengthscale=0.5), noise=1e-3)
-    return model.condition(X, torch.sin(5 * X).sum(-1))
-
-
-@pytest.fixture
-def candidates() -> torch.Tensor:
-    rng = torch.Generator().manual_seed(1)
-    return torch.rand(6, 3, generator=rng, dtype=torch.float64)
 
 
 @pytest.fixture

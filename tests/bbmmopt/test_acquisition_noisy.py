@@ -16,30 +16,17 @@ from bbmmopt.acquisition.noisy import (
     triangular_root,
 )
 from surrogate import ExactGP, Matern52
+from tests.bbmmopt.acquisitions import (
+    ByAutograd,
+    Smooth,
+    assert_gradients_agree_with_autograd,
+    assert_gradients_are_differences,
+    assert_groups_are_refused,
+    assert_shapes_are_scored_alike,
+)
 
 
-class Smooth:
-    """Beliefs under S fantasies that no model made: smooth functions, by autograd."""
-
-    def __init__(self, samples, dims, seed=0, level=0.0):
-        rng = torch.Generator().manual_seed(seed)
-        self.A, self.b = normal(rng, dims, samples), normal(rng, samples) + level
-
-    def marginals(self, X):
-        return torch.sin(2 * X @ self.A + self.b).mT + self.b[:, None], 0.3 + X.square().sum(-1)
-
-    def linearise(self, X):
-        X = X.detach().requires_grad_(True)
-        with torch.enable_grad():
-            mean, std = self.marginals(X)
-
-        def pullback(by_mean, by_std):
-            return torch.autograd.grad((mean, std), X, (by_mean, by_std), retain_graph=True)[0]
-
-        return mean.detach(), std.detach(), pullback
-
-
-class Conditioned(Smooth):
+class Conditioned(ByAutograd):
     """A posterior given values Y (S, k) of f itself at points (k, d), by dense algebra."""
 
     def __init__(self, posterior, points, Y):
@@ -145,23 +132,15 @@ def test_a_pending_trial_makes_its_neighbourhood_less_attractive(posterior, rng)
 def test_value_and_gradient_agree_with_autograd_and_with_differences(rng):
     acquisition = NoisyLogExpectedImprovement([Smooth(16, 3)], normal(rng, 16))
     X = uniform(rng, 5, 3)
-    for received, expected in zip(
-        acquisition.value_and_gradient(X),
-        Acquisition.value_and_gradient(acquisition, X),
-        strict=True,
-    ):
-        torch.testing.assert_close(received, expected, rtol=1e-12, atol=1e-12)
-    assert torch.autograd.gradcheck(acquisition, X.unsqueeze(-2).requires_grad_(True))
+    assert_gradients_agree_with_autograd(acquisition, X, rtol=1e-12, by=1e-12)
+    assert_gradients_are_differences(acquisition, X)
 
 
 def test_every_leading_shape_is_scored_alike_and_groups_are_refused(rng):
     acquisition = NoisyLogExpectedImprovement([Smooth(4, 3)], normal(rng, 4))
     X = uniform(rng, 6, 3)
-    flat = acquisition(X.unsqueeze(-2))
-    assert flat.shape == (6,) and acquisition(X[:1]).shape == ()
-    torch.testing.assert_close(acquisition(X.reshape(2, 3, 1, 3)), flat.reshape(2, 3))
-    with pytest.raises(ValueError, match="scores single candidates"):
-        acquisition(X)
+    assert_shapes_are_scored_alike(acquisition, X)
+    assert_groups_are_refused(acquisition, X.shape)
 
 
 @pytest.mark.parametrize("below", [10.0, 1e4, 1e8])

@@ -8,7 +8,6 @@ import torch
 from scipy import integrate
 
 from bbmmopt.acquisition import LogExpectedImprovement, PosteriorMean
-from bbmmopt.acquisition.base import Acquisition
 from bbmmopt.acquisition.robust import (
     ConditionalValueAtRisk,
     ExpectedUnderPerturbation,
@@ -19,7 +18,14 @@ from bbmmopt.acquisition.robust import (
     perturbed,
     value_at_risk,
 )
-from surrogate import ExactGP, Matern52, Posterior
+from surrogate import ExactGP, Matern52
+from tests.bbmmopt.acquisitions import (
+    GROUPS,
+    assert_gradients_agree_with_autograd,
+    assert_gradients_are_differences,
+    assert_groups_are_refused,
+    assert_shapes_are_scored_alike,
+)
 
 LEVELS = [0.01, 0.1, 0.25, 0.3, 0.5, 0.7, 0.95, 1.0]
 
@@ -34,18 +40,6 @@ def draw(seed: int, *shape: int) -> torch.Tensor:
 
 def deltas() -> torch.Tensor:
     return perturbations(9, torch.tensor([0.05, 0.1, 0.0], dtype=torch.float64), seeded(4))
-
-
-@pytest.fixture
-def posterior() -> Posterior:
-    X = torch.rand(9, 3, generator=seeded(0), dtype=torch.float64)
-    model = ExactGP(Matern52(3, lengthscale=0.5), noise=1e-3)
-    return model.condition(X, torch.sin(5 * X).sum(-1))
-
-
-@pytest.fixture
-def candidates() -> torch.Tensor:
-    return torch.rand(6, 3, generator=seeded(1), dtype=torch.float64)
 
 
 def sampled(posterior):
@@ -246,34 +240,23 @@ def test_the_expectation_prefers_a_broad_hill_to_a_narrow_one():
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_law_value_and_gradient_agree_with_autograd_through_the_call(kind, posterior, candidates):
-    acquisition = KINDS[kind](posterior)
-    value, gradient = acquisition.value_and_gradient(candidates)
-    expected, expected_gradient = Acquisition.value_and_gradient(acquisition, candidates)
-    torch.testing.assert_close(value, expected, rtol=1e-12, atol=1e-12)
-    torch.testing.assert_close(gradient, expected_gradient, rtol=1e-10, atol=1e-10)
-    assert not value.requires_grad and not gradient.requires_grad
+    assert_gradients_agree_with_autograd(KINDS[kind](posterior), candidates)
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_law_the_gradient_is_that_of_finite_differences(kind, posterior, candidates):
-    X = candidates.unsqueeze(-2).requires_grad_(True)
-    assert torch.autograd.gradcheck(KINDS[kind](posterior), X)
+    assert_gradients_are_differences(KINDS[kind](posterior), candidates)
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_law_every_leading_shape_is_scored_alike(kind, posterior, candidates):
-    acquisition = KINDS[kind](posterior)
-    flat = acquisition(candidates.unsqueeze(-2))
-    received = acquisition(candidates.reshape(2, 3, 1, 3))
-    torch.testing.assert_close(received, flat.reshape(2, 3), rtol=1e-12, atol=1e-12)
-    assert acquisition(candidates[:1]).shape == ()
+    assert_shapes_are_scored_alike(KINDS[kind](posterior), candidates)
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("shape", [(3,), (6, 3), (4, 2, 3)])
+@pytest.mark.parametrize("shape", GROUPS)
 def test_law_groups_of_several_candidates_are_refused_with_advice(kind, shape, posterior):
-    with pytest.raises(ValueError, match=r"must have shape \(\.\.\., 1, d\); got .*unsqueeze"):
-        KINDS[kind](posterior)(torch.zeros(shape, dtype=torch.float64))
+    assert_groups_are_refused(KINDS[kind](posterior), shape)
 
 
 def test_scores_and_gradients_are_finite_at_the_data_and_at_the_walls():

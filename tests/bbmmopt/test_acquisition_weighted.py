@@ -8,28 +8,20 @@ import torch
 from oracles import normal, uniform
 from scipy import integrate, stats
 
-from bbmmopt.acquisition import Acquisition, LogExpectedImprovement
-from bbmmopt.acquisition.weighted import (
-    Feasible,
-    Levels,
-    LogPrior,
-    Normal,
-    PerCost,
-    PriorGuided,
+from bbmmopt.acquisition import LogExpectedImprovement
+from bbmmopt.acquisition.weighted import Feasible, Levels, LogPrior, Normal, PerCost, PriorGuided
+from tests.bbmmopt.acquisitions import (
+    assert_gradients_agree_with_autograd,
+    assert_gradients_are_differences,
+    assert_groups_are_refused,
+    assert_shapes_are_scored_alike,
+    gp,
 )
-from surrogate import ExactGP, Matern52
 
 
 @pytest.fixture
 def rng() -> torch.Generator:
     return torch.Generator().manual_seed(99)  # the data of gp(k) come from k
-
-
-def gp(seed):
-    rng = torch.Generator().manual_seed(seed)
-    X = uniform(rng, 9, 3)
-    model = ExactGP(Matern52(3, lengthscale=0.5), noise=1e-3)
-    return model.condition(X, torch.sin(5 * X + seed).sum(-1))
 
 
 class Linear:
@@ -54,8 +46,8 @@ PRIOR = LogPrior({0: Normal(0.3, 0.1), 2: Levels([1.0, 2.0, 5.0])})
 BUILD = {
     "cost": lambda a: PerCost(a, gp(1), 0.7),
     "success": lambda a: Feasible(a, [gp(2)], torch.tensor([0.4]).double()),
-    "prior": lambda a: PriorGuided(a, PRIOR, told=5, beta=10.0),
-    "all": lambda a: PriorGuided(BUILD["success"](PerCost(a, gp(1))), PRIOR, told=5, beta=10.0),
+    "prior": lambda a: PriorGuided(a, PRIOR, 2.0),
+    "all": lambda a: PriorGuided(BUILD["success"](PerCost(a, gp(1))), PRIOR, 2.0),
 }
 
 
@@ -63,23 +55,15 @@ BUILD = {
 def test_law_value_and_gradient_agree_with_autograd_and_with_differences(kind, rng):
     acquisition = BUILD[kind](LogExpectedImprovement(gp(0), 1.0))
     X = uniform(rng, 6, 3)
-    for received, expected in zip(
-        acquisition.value_and_gradient(X),
-        Acquisition.value_and_gradient(acquisition, X),
-        strict=True,
-    ):
-        torch.testing.assert_close(received, expected, rtol=1e-11, atol=1e-11)
-    assert torch.autograd.gradcheck(acquisition, X.unsqueeze(-2).requires_grad_(True))
+    assert_gradients_agree_with_autograd(acquisition, X, rtol=1e-11, by=1e-11)
+    assert_gradients_are_differences(acquisition, X)
 
 
 @pytest.mark.parametrize("kind", BUILD)
 def test_law_every_leading_shape_is_scored_alike_and_groups_are_refused(kind, rng):
     acquisition, X = BUILD[kind](LogExpectedImprovement(gp(0), 1.0)), uniform(rng, 6, 3)
-    flat = acquisition(X.unsqueeze(-2))
-    assert flat.shape == (6,) and acquisition(X[:1]).shape == ()
-    torch.testing.assert_close(acquisition(X.reshape(2, 3, 1, 3)), flat.reshape(2, 3))
-    with pytest.raises(ValueError, match="scores single candidates"):
-        acquisition(X)
+    assert_shapes_are_scored_alike(acquisition, X)
+    assert_groups_are_refused(acquisition, X.shape)
 
 
 @pytest.mark.parametrize("kind", BUILD)
@@ -188,16 +172,11 @@ def test_the_prior_is_the_product_of_its_columns_and_uniform_in_the_others(rng):
     assert not LogPrior({})(X.unsqueeze(-2)).any()
 
 
-def test_a_prior_fades_as_trials_are_told(rng):
+@pytest.mark.parametrize("exponent", [10.0, 1.0, 0.1, 0.0])
+def test_a_prior_counts_with_its_power(rng, exponent):
     plain, X = LogExpectedImprovement(gp(0), 1.0), uniform(rng, 5, 1, 3)
-    shares = [
-        (PriorGuided(plain, PRIOR, told, beta=10.0)(X) - plain(X)) / PRIOR(X)
-        for told in (0, 1, 10, 100, 10**9)
-    ]
-    for received, expected in zip(shares, (10.0, 10.0, 1.0, 0.1, 0.0), strict=True):
-        torch.testing.assert_close(
-            received, torch.full((5,), expected).double(), atol=1e-7, rtol=1e-9
-        )
+    share = (PriorGuided(plain, PRIOR, exponent)(X) - plain(X)) / PRIOR(X)
+    torch.testing.assert_close(share, torch.full_like(share, exponent), atol=1e-9, rtol=1e-9)
 
 
 @pytest.mark.parametrize(("mean", "std"), [(-0.1, 0.1), (1.1, 0.1), (0.5, 0.0), (0.5, math.nan)])

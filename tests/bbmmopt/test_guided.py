@@ -167,7 +167,7 @@ def test_what_is_not_in_logs_takes_no_prior(name):
     with pytest.raises(ValueError, match="cannot take prior and cost into account"):
         Study(MIXED, minimize="f", prior=PRIOR, cost="seconds", acquisition=name)
     with pytest.raises(ValueError, match="cannot take prior into account"):
-        Study(MIXED, minimize="f", prior=PRIOR, strategy="trust_region")
+        Study(MIXED, minimize="f", prior=PRIOR, strategy="portfolio")
 
 
 # --------------------------------------------------------------------------------------
@@ -221,10 +221,38 @@ def test_a_prior_that_is_right_is_quicker_and_one_that_is_wrong_is_overcome():
 
 def test_a_prior_fades_with_the_trials():
     assert [Guide(budget=b).beta for b in (None, 30, 100)] == [5.0, 3.0, 10.0]
+    assert [Guide(budget=30).prior_exponent(n) for n in (0, 1, 4)] == [3.0, 3.0, 0.75]
     optimizer = Optimizer(PLANE, minimize="f", prior={"x": Near(0.1, spread=0.1)}, seed=0)
     steps(optimizer, 8)
     acquisition = optimizer.acquisition()
-    assert acquisition.told == 8 and acquisition.beta == 5.0
+    assert acquisition.exponent == 5.0 / 8
+
+
+def test_explain_tells_with_which_power_the_prior_counted():
+    options = {"minimize": "f", "seed": 0, "n_start": 4, "prior": {"x": Near(0.1, spread=0.1)}}
+    optimizer = Optimizer(PLANE, budget=20, **options)
+    steps(optimizer, 5)
+    optimizer.ask()  # running: it is not counted
+    optimizer.tell(optimizer.ask(), failed="crashed")  # but this one is
+    steps(optimizer, 1)
+    assert "powers" not in optimizer.trials[3].origin
+    assert [t.origin["powers"] for t in optimizer.trials[4:]] == [
+        *({"prior": 2 / 4}, {"prior": 2 / 5}, {"prior": 2 / 5}, {"prior": 2 / 6})
+    ]
+    assert "\nYour prior counted with a power of 0.4.\n" in optimizer.explain(5)
+    assert "power" not in optimizer.explain(3)
+    plain = Optimizer(PLANE, minimize="f", seed=0, n_start=4)
+    steps(plain, 5)
+    assert "powers" not in plain.trials[4].origin
+    assert "power" not in plain.explain(4)
+
+
+def test_a_preview_of_what_takes_no_prior_tells_of_none():
+    prior = {"x": Near(0.1, spread=0.1)}
+    optimizer = Optimizer(PLANE, minimize="f", seed=0, n_start=4, prior=prior)
+    steps(optimizer, 4)
+    assert "powers" not in optimizer.preview(acquisition="ucb").origin
+    assert optimizer.preview(acquisition="log_pi").origin["powers"] == {"prior": 1.25}
 
 
 def test_a_resumed_search_with_a_prior_goes_on_the_same(tmp_path):
@@ -288,12 +316,29 @@ def test_cost_counts_less_and_less_as_the_budget_is_spent():
     assert Guide().cost_exponent(7) == 0.5
 
 
+def test_explain_tells_with_which_power_the_cost_counted(clock):
+    prior = {"x": Near(0.5, spread=0.3)}
+    options = {"seed": 0, "n_start": 4, "cost": "seconds", "budget": 16, "prior": prior}
+    optimizer = Optimizer(PLANE, minimize="f", **options)
+    spend(optimizer, 6, clock, seconds)
+    last = optimizer.trials[5]
+    assert last.origin["powers"] == {"prior": 1.6 / 5, "cost": 1 - 5 / 16}
+    assert (
+        "Your prior counted with a power of 0.32.\n"
+        "The seconds it should take counted with a power of 0.69.\n"
+    ) in optimizer.explain(last)
+    acquisition = optimizer.acquisition()  # of the next trial
+    assert acquisition.exponent == 1.6 / 6
+    scale = optimizer.beliefs().cost.transform.inverse(np.array([1.0, 0.0]))
+    assert acquisition.acquisition.exponent == pytest.approx((1 - 6 / 16) * (scale[0] - scale[1]))
+
+
 def test_trials_that_took_no_time_or_failed_say_nothing_of_cost(clock):
     optimizer = Optimizer(PLANE, minimize="f", seed=0, cost="seconds", n_start=3)
     for x in (0.1, 0.5, 0.9, 0.7):
         optimizer.add_trial({"x": x, "y": x}, x)
     trial = optimizer.ask()  # no times are known: as if there were no cost
-    assert "seconds" not in trial.origin
+    assert "seconds" not in trial.origin and "powers" not in trial.origin
     clock.now += 3.0
     optimizer.tell(trial, failed="crashed")
     assert not len(optimizer.beliefs().cost.data.y)

@@ -6,16 +6,11 @@ import numpy as np
 import pytest
 import torch
 
+from bbmmopt import Optimizer
 from bbmmopt.modelling import Beliefs, Data, Known, Modellers
 from bbmmopt.search import Domain, Region, Search, SpaceExhausted
 from bbmmopt.space import Categorical, Integer, Linear, Nonlinear, Real, Simplex, Space
-from bbmmopt.strategies import (
-    Global,
-    Request,
-    SpaceFilling,
-    generator,
-    make_acquisition,
-)
+from bbmmopt.strategies import Global, Request, SpaceFilling, generator, make_acquisition
 from bbmmopt.trial import dumps, loads
 
 PLANE = Space({"x": Real(0, 1), "y": Real(0, 1)})
@@ -121,7 +116,7 @@ def test_under_constraints_the_start_is_the_middle_and_then_far_from_what_was(sp
     proposals = [SpaceFilling(space).propose(request(k)) for k in range(24)]
     X = np.array([p.x for p in proposals])
     np.testing.assert_allclose(X[0], first, atol=2e-3)
-    assert [p.origin["point"] for p in proposals[:3]] == ["centre", "maximin", "maximin"]
+    assert [p.origin["point"] for p in proposals[:3]] == ["nearest", "maximin", "maximin"]
     assert space.feasible(X).all() and np.array_equal(X, space.snap(X))
 
     def closest(X):
@@ -183,6 +178,37 @@ def test_the_model_takes_over_when_enough_has_come_back(complete, pending, faile
 def test_even_the_shortest_start_waits_for_two_values():
     strategy = Global(PLANE, start=1)
     assert strategy.starting(told(1)) and not strategy.starting(told(2))
+
+
+def test_the_start_in_a_mixture_is_explained_as_what_it_was():
+    space = Space({name: Real(0, 1) for name in "abc"}, constraints=[Simplex(["a", "b", "c"])])
+    optimizer = Optimizer(space, minimize="f", seed=0)
+    optimizer.ask(3)
+    third = {name: pytest.approx(1 / 3, abs=1e-9) for name in "abc"}
+    assert optimizer.trials[0].params == third  # (½, ½, ½) is not allowed
+    assert optimizer.explain(0).endswith(
+        "it is the allowed point nearest to the centre of the space that was found."
+    )
+    assert "it is the allowed point farthest from those before it" in optimizer.explain(2)
+    assert "Sobol" not in optimizer.explain(2)
+
+
+def test_the_centre_of_a_constrained_space_is_called_so_only_where_it_is_allowed():
+    plane = {"x": Real(0, 1), "n": Integer(0, 4)}
+    for most, x, said in ((2.5, 0.5, "it is the centre"), (2.4, 0.4, "nearest to the centre")):
+        space = Space(plane, constraints=[Linear({"x": 1, "n": 1}, at_most=most)])
+        optimizer = Optimizer(space, minimize="f", seed=0)
+        assert optimizer.ask().params == {"x": pytest.approx(x), "n": 2}
+        assert said in optimizer.explain(0)
+
+
+def test_a_centre_that_was_left_behind_is_still_called_the_centre():
+    space = Space({"n": Integer(0, 2)}, constraints=[Linear({"n": 1}, at_most=2)])
+    optimizer = Optimizer(space, minimize="f", seed=0)
+    for n in (0, 2):
+        optimizer.add_trial({"n": n}, n)
+    assert optimizer.ask().params == {"n": 1}
+    assert "it is the centre of the space" in optimizer.explain(2)
 
 
 # --------------------------------------------------------------------------------------

@@ -36,7 +36,6 @@ def told(space, n, seed=0) -> Data:
         (200, None, 1000, {"noise": "none"}, "trust_region"),
         (20, 1000, 0, {"noise": "noisy"}, "global"),
         (20, 1000, 0, {"objectives": 2}, "global"),
-        (20, 1000, 0, {"constraints": 1}, "global"),
         (20, 1000, 0, {"guided": True}, "global"),
     ],
 )
@@ -76,6 +75,17 @@ def test_auto_moves_into_a_box_when_the_trials_have_become_many(monkeypatch):
     assert [t.origin["region"]["known"] for t in optimizer.trials[10:]] == [10, 11, 12]
 
 
+def test_auto_does_so_with_constraints_on_outcomes_too(monkeypatch):
+    monkeypatch.setattr(auto, "MANY_COLUMNS", 2)
+    monkeypatch.setattr(auto, "MANY_TRIALS", 6)
+    optimizer = Optimizer(PLANE, minimize="f", constraints=["c"], seed=0, n_start=5)
+    for _ in range(7):
+        trial = optimizer.ask()
+        optimizer.tell(trial, {"f": trial.params["x"], "c": 0.5 - trial.params["y"]})
+    names = [t.origin["strategy"]["name"] for t in optimizer.trials]
+    assert names == ["global"] * 6 + ["trust_region"]
+
+
 def test_the_setting_is_checked_stored_and_not_changed(tmp_path):
     where = tmp_path / "study.db"
     with Optimizer(PLANE, minimize="f", storage=where, strategy="trust_region", budget=50) as first:
@@ -100,10 +110,10 @@ def test_the_command_line_takes_it(tmp_path):
         assert study.settings["strategy"] == "trust_region"
 
 
-@pytest.mark.parametrize("other", [{"minimize": ["f", "g"]}, {"constraints": ["c"]}])
-def test_trust_regions_are_refused_where_they_do_not_suit(other):
-    with pytest.raises(ValueError, match=r"trust_region.* is for one objective and no constraints"):
-        Study(PLANE, **{"minimize": "f", "strategy": "trust_region"} | other)
+def test_trust_regions_are_refused_where_they_do_not_suit():
+    Study(PLANE, minimize="f", constraints=["c"], strategy="trust_region")
+    with pytest.raises(ValueError, match=r"trust_region.* is for one objective, and there are 2"):
+        Study(PLANE, minimize=["f", "g"], strategy="trust_region")
 
 
 def test_a_study_stored_before_there_was_a_choice_goes_on_as_it_was(tmp_path):

@@ -11,10 +11,11 @@ from bbmmopt import Categorical, Integer, Optimizer, Real, Space
 from bbmmopt.modelling import Belief, Data, Known, Modellers
 from bbmmopt.search import Domain
 from bbmmopt.space import Linear, Simplex
-from bbmmopt.strategies import Past, Request, SpaceFilling, TrustRegion, generator
+from bbmmopt.strategies import Past, Request, SpaceFilling, TrustRegion, generator, region_state
 from bbmmopt.strategies import trust_region as module
+from bbmmopt.strategies.box import Box, candidates
+from bbmmopt.strategies.region_state import State, Trials, replay
 from bbmmopt.strategies.thompson import PathValue, thompson
-from bbmmopt.strategies.trust_region import Box, State, Trials, candidates, replay
 
 D = 6
 CUBE = Space({f"x{i}": Real(0, 1) for i in range(D)})
@@ -87,7 +88,7 @@ def test_a_region_that_shrank_to_nothing_gives_way_to_another():
     halvings = math.ceil(math.log2(0.8 * 2**7))
     told = one_by_one(*[0.5] * (4 * halvings))
     last = replay(Trials(told.y[:-1], told.region[:-1], told.known[:-1]), 4)
-    assert last.restarts == 0 and module.SHORTEST <= last.length < 2 * module.SHORTEST
+    assert last.restarts == 0 and region_state.SHORTEST <= last.length < 2 * region_state.SHORTEST
     state = replay(told, 4)
     assert (state.restarts, state.length, state.best) == (1, 0.8, None)
     # Its start, worse than what the first one found, is all that the second one looks at.
@@ -367,7 +368,7 @@ def test_the_best_of_noisy_values_is_the_models_choice():
 
 
 def test_a_new_region_begins_with_a_start_of_its_own(monkeypatch):
-    monkeypatch.setattr(module, "SHORTEST", 0.3)  # two halvings, of six failures each
+    monkeypatch.setattr(region_state, "SHORTEST", 0.3)  # two halvings, of six failures each
     optimizer = Optimizer(CUBE, minimize="f", seed=0, n_start=4, strategy="trust_region")
     origins = []
     for k in range(24):

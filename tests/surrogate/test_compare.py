@@ -163,6 +163,18 @@ def test_points_of_varying_noise_are_spread_over_the_inputs(rng):
         Heteroskedastic(X[:0])
 
 
+def test_varying_noise_depends_on_no_more_than_the_columns_it_is_given(rng):
+    X = uniform(rng, 20, 3)
+    noise = Heteroskedastic(X, points=5, columns=[0, 2])
+    noise.weights.data.copy_(normal(rng, 5))
+    other = X.clone()
+    other[:, 1] = uniform(rng, 20, 1)[:, 0]
+    assert torch.equal(noise(X), noise(other))
+    alone = Heteroskedastic(X[:, [0, 2]], points=5)
+    alone.weights.data.copy_(noise.weights.data)
+    torch.testing.assert_close(noise(X), alone(X[:, [0, 2]]))
+
+
 def test_a_model_with_varying_noise_can_be_copied_and_appended_to(rng):
     X, y, _ = funnel(rng, 40)
     model = fit(ExactGP(Matern52(1), noise=Heteroskedastic(X)), X[:30], y[:30])
