@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from bbmmopt.prior import Near
     from bbmmopt.problem import Constraint, Objective, Problem
     from bbmmopt.search import NoFeasiblePoint, SpaceExhausted
+    from bbmmopt.settings import StudyDiffers
     from bbmmopt.space import (
         Categorical,
         Integer,
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
         Space,
     )
     from bbmmopt.storage import StorageError
-    from bbmmopt.study import FailedTrialWarning, NoCompleteTrial, Study, StudyDiffers
+    from bbmmopt.study import FailedTrialWarning, NoCompleteTrial, Study
     from bbmmopt.trial import Trial, TrialAlreadyTold, TrialState, UnknownTrial
 
 __version__ = "0.1.0"
@@ -87,7 +88,8 @@ _NAMES = {
         "Space",
     ),
     "bbmmopt.storage": ("StorageError",),
-    "bbmmopt.study": ("FailedTrialWarning", "NoCompleteTrial", "Study", "StudyDiffers"),
+    "bbmmopt.settings": ("StudyDiffers",),
+    "bbmmopt.study": ("FailedTrialWarning", "NoCompleteTrial", "Study"),
     "bbmmopt.trial": ("Trial", "TrialAlreadyTold", "TrialState", "UnknownTrial"),
 }
 _HOME = {name: module for module, names in _NAMES.items() for name in names}

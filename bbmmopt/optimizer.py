@@ -11,6 +11,7 @@ from typing import Any, overload
 import numpy as np
 
 from bbmmopt.modelling import Belief, Beliefs
+from bbmmopt.settings import StudyDiffers, checked_name
 from bbmmopt.storage import NumberTaken
 from bbmmopt.strategies import (
     Acquisition,
@@ -25,7 +26,7 @@ from bbmmopt.strategies import (
     predict_risk,
     propose_together,
 )
-from bbmmopt.study import FailedTrialWarning, NoCompleteTrial, Study, StudyDiffers, checked_name
+from bbmmopt.study import FailedTrialWarning, NoCompleteTrial, Study
 from bbmmopt.trial import Trial, TrialState
 
 __all__ = [

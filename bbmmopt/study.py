@@ -17,31 +17,21 @@ from typing import Any, Literal, Self
 
 import numpy as np
 
-from bbmmopt.explain import ACQUISITIONS, STRATEGIES, explain
-from bbmmopt.perturbation import checked_perturbation, checked_risk
-from bbmmopt.prior import Prior, prior_to_json
+from bbmmopt.explain import explain
+from bbmmopt.prior import Prior
 from bbmmopt.problem import Constraints, Noise, Problem
+from bbmmopt.settings import (
+    FORMERLY,
+    VERSION,
+    Given,
+    StudyDiffers,
+    check_same,
+    checked_seed,
+    with_defaults,
+)
 from bbmmopt.space import Parameter, Space
 from bbmmopt.storage import Storage, StudyRecord, UnknownStudy, open_storage
 from bbmmopt.trial import Trial, TrialState, UnknownTrial
-
-# What studies stored before a setting was there were run with.
-_FORMERLY: dict[str, Any] = {"strategy": "global", "budget": None, "batches": "greedy"}
-
-# Settings that are stored only where they were given.
-_GUIDES = ("prior", "cost", "perturbation", "risk")
-# What nothing can be multiplied to: neither a prior nor what a trial costs.
-_NOT_IN_LOGS = ("ucb", "mean", "thompson")
-# What each strategy for one objective cannot take into account besides.
-_UNGUIDED = {"trust_region": ("perturbation", "risk"), "portfolio": _GUIDES}
-# What a batch can be scored by as a whole.
-_TOGETHER = ("auto", "log_ei", "noisy_log_ei")
-
-_VERSION = "2"  # of the way suggestions follow from seed and data; stored with each study
-
-
-class StudyDiffers(ValueError):
-    """The stored study has another problem, seed or setting than the one opened now."""
 
 
 class NoCompleteTrial(ValueError):
@@ -83,43 +73,31 @@ class Study:
     ) -> None:
         self.problem = _problem(space, minimize, maximize, noise, constraints, reference_point)
         self.study = study
-        wanted = {
-            "n_start": _checked_count("n_start", n_start, "how many trials to spread"),
-            "acquisition": checked_name(acquisition),
-            "strategy": _checked_strategy(strategy, self.problem),
-            "batches": _checked_batches(batches, self.problem),
-            **_checked_guides(self.problem, prior, cost, perturbation, risk),
-        }
-        budget = _checked_count("budget", budget, "how many trials are planned")
-        defaults = {
-            "n_start": _default_start(self.space, budget),
-            "acquisition": "auto",
-            "strategy": "auto",
-            "batches": "greedy",
-        }
-        settings = {k: defaults.get(k) if v is None else v for k, v in wanted.items()}
-        settings = {k: v for k, v in settings.items() if k not in _GUIDES or v is not None}
-        _check_together(settings)
-        seed = _checked_seed(seed)
+        given = Given(
+            n_start, budget, acquisition, strategy, batches, prior, cost, perturbation, risk
+        )
+        wanted = given.checked(self.problem)
+        settings = with_defaults(wanted, self.space, given.budget)
+        seed = checked_seed(seed)
         self.storage = open_storage(storage)
         record = self.storage.create_study(
             StudyRecord(
                 name=study,
                 problem=self.problem.to_json(),
                 seed=secrets.randbits(48) if seed is None else seed,
-                settings=settings | {"budget": budget},  # of its first run; later ones may go on
+                settings=settings,
                 created=time.time(),
-                version=_VERSION,
+                version=VERSION,
             )
         )
         try:
-            _check_same(record, self.problem, seed, wanted)
+            check_same(record, self.problem, seed, wanted)
         except StudyDiffers:
             if self.storage is not storage:
                 self.storage.close()
             raise
         self.seed = record.seed
-        self.settings = _FORMERLY | record.settings
+        self.settings = FORMERLY | record.settings
         self._lock = threading.RLock()
         self._trials: dict[int, Trial] = {}
         self._rows: dict[int, np.ndarray] = {}
@@ -446,139 +424,3 @@ def _none_complete(trials: Sequence[Trial]) -> str:
             f"with: {last}"
         )
     return "there is no complete and feasible trial yet, so none is the best: tell a result first."
-
-
-def _default_start(space: Space, budget: int | None) -> int:
-    free = sum(column.kind != "fixed" for column in space.columns)
-    return min(max(5, 2 * free), max(5, budget // 5) if budget else 20)
-
-
-def _checked_count(name: str, count: int | None, meaning: str) -> int | None:
-    if count is None:
-        return None
-    if isinstance(count, bool) or not isinstance(count, int | np.integer):
-        raise TypeError(f"{name} must be an integer, {meaning}; got {count!r}.")
-    if count < 1:
-        raise ValueError(f"{name} must be at least 1, {meaning}; got {count}.")
-    return int(count)
-
-
-def _checked_seed(seed: int | None) -> int | None:
-    if seed is not None and (isinstance(seed, bool) or not isinstance(seed, int | np.integer)):
-        raise TypeError(f"seed must be an integer or None; got {seed!r}.")
-    return None if seed is None else int(seed)
-
-
-def checked_name(acquisition: str | None) -> str | None:
-    """The name of an acquisition function, or None; ValueError if there is none of that name."""
-    if acquisition is not None and acquisition not in list(ACQUISITIONS):
-        raise ValueError(
-            f"acquisition must be one of {', '.join(ACQUISITIONS)}; got {acquisition!r}."
-        )
-    return acquisition
-
-
-def _checked_strategy(strategy: str | None, problem: Problem) -> str | None:
-    if strategy is not None and strategy not in list(STRATEGIES):
-        raise ValueError(f"strategy must be one of {', '.join(STRATEGIES)}; got {strategy!r}.")
-    if strategy in _UNGUIDED and len(problem.objectives) > 1:
-        raise ValueError(
-            f'strategy "{strategy}" is for one objective, and there are '
-            f'{len(problem.objectives)}; take "global", or "auto".'
-        )
-    if strategy == "portfolio" and problem.constraints:
-        raise ValueError(
-            'strategy "portfolio" is for one objective and no constraints on outcomes; take '
-            '"global", or "auto".'
-        )
-    return strategy
-
-
-def _checked_batches(batches: str | None, problem: Problem) -> str | None:
-    if batches not in (None, "greedy", "joint"):
-        raise ValueError(f'batches must be "greedy" or "joint"; got {batches!r}.')
-    if batches == "joint" and (len(problem.objectives) > 1 or problem.constraints):
-        raise ValueError(
-            'batches "joint" are for one objective and no constraints on outcomes; take "greedy".'
-        )
-    return batches
-
-
-def _checked_guides(
-    problem: Problem, prior: Any, cost: Any, perturbation: Any, risk: Any
-) -> dict[str, Any]:
-    """What guides the search, in JSON types; None for what was not given."""
-    if cost is not None and cost != "seconds":
-        raise ValueError(
-            f'cost must be "seconds", the time that trials take, or None; got {cost!r}.'
-        )
-    return {
-        "prior": None if prior is None else prior_to_json(prior, problem.space),
-        "cost": cost,
-        "perturbation": (
-            None if perturbation is None else checked_perturbation(perturbation, problem)
-        ),
-        "risk": None if risk is None else checked_risk(risk),
-    }
-
-
-def _check_together(settings: Mapping[str, Any]) -> None:
-    """Refuse settings of a study that do not go together."""
-    given = [name for name in _GUIDES if settings.get(name) is not None]
-    acquisition, strategy = settings["acquisition"], settings["strategy"]
-    if settings["batches"] == "joint":
-        if acquisition not in _TOGETHER or settings.get("perturbation"):
-            raise ValueError(
-                f'batches "joint" are for expected improvement: acquisition "log_ei", '
-                f'"noisy_log_ei" or "auto", without perturbation; got {acquisition!r}'
-                f'{" and a perturbation" if settings.get("perturbation") else ""}. Take "greedy".'
-            )
-        if strategy in ("trust_region", "portfolio"):
-            raise ValueError(
-                f'batches "joint" are looked for in the whole space: strategy "{strategy}" is not '
-                f'made for them; take "global", or "auto".'
-            )
-    if strategy == "portfolio" and acquisition != "auto":
-        raise ValueError(
-            f'strategy "portfolio" has acquisition functions of its own, and acquisition '
-            f'{acquisition!r} is maximised alone: take strategy "global" for it, or leave it out.'
-        )
-    if not given:
-        return
-    if settings.get("risk") is not None and settings.get("perturbation") is None:
-        raise ValueError("risk says how perturbations count: give perturbation={name: std} too.")
-    if settings.get("perturbation") and acquisition not in ("auto", "robust"):
-        raise ValueError(
-            f'perturbation goes with acquisition "robust", which "auto" is then; '
-            f"got {acquisition!r}."
-        )
-    if acquisition in _NOT_IN_LOGS:
-        raise ValueError(
-            f"acquisition {acquisition!r} cannot take {' and '.join(given)} into account; take "
-            f'"log_ei", or "auto".'
-        )
-    unknown = [name for name in given if name in _UNGUIDED.get(strategy, ())]
-    if unknown:
-        raise ValueError(
-            f'strategy "{strategy}" cannot take {" and ".join(unknown)} into account; take '
-            f'"global", or "auto".'
-        )
-
-
-def _check_same(
-    record: StudyRecord, problem: Problem, seed: int | None, wanted: Mapping[str, Any]
-) -> None:
-    """Refuse to go on with a study that was another one."""
-    differences = Problem.from_json(record.problem).difference(problem)
-    if seed is not None and seed != record.seed:
-        differences.append(f"seed: was {record.seed} and is now {seed}.")
-    for name, value in wanted.items():
-        before = (_FORMERLY | record.settings).get(name)
-        if value is not None and value != before:
-            differences.append(f"{name}: was {before!r} and is now {value!r}.")
-    if differences:
-        raise StudyDiffers(
-            f"the storage holds study {record.name!r} with another description:\n  "
-            + "\n  ".join(differences)
-            + "\nOpen it as it was, or give the new one a name of its own with study=…."
-        )

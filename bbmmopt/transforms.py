@@ -57,18 +57,21 @@ class Standardise:
     low: float = -np.inf
 
     @staticmethod
-    def of(y: np.ndarray, *, winsorise: bool = True, keep: float | None = None) -> Standardise:
-        """Fit to y (n,), cutting its bad side at Tukey's fence, 1.5 IQR below the quartile.
+    def of(
+        y: np.ndarray, *, winsorise: bool = True, keep: float | None = None, fence: float = 1.5
+    ) -> Standardise:
+        """Fit to y (n,), cutting its bad side at a fence below the lower quartile.
 
         Args:
             y: Values, larger is better.
             winsorise: Whether to cut.
             keep: A value that, with as much room below it, is not cut off.
+            fence: How many interquartile ranges below; 1.5 is Tukey's.
         """
         low = -np.inf
         if winsorise and len(y) >= 5:
             lower, upper = _quartiles(y)
-            room = 1.5 * (upper - lower)
+            room = fence * (upper - lower)
             low = float(lower - room)
             if not low < lower:  # at least a quarter of the values are the same
                 low = -np.inf

@@ -50,6 +50,10 @@ class Data:
         exact: Whether the objective is declared deterministic. Where its values contradict that,
             its noise is learnt all the same.
         bound: Of a constraint: it holds from this y on. No transform cuts it off.
+        worthless: Of one of several objectives, where it is given: the y from which on down a trial
+            is worth nothing. No transform cuts off what is better.
+        fence: Interquartile ranges below the lower quartile at which values are cut. Of several
+            objectives, the worst value of one may be the price of the best of another.
         warp: Whether targets may be warped. Not where their differences are compared with those of
             another output, as volumes do.
     """
@@ -61,6 +65,8 @@ class Data:
     failed: np.ndarray
     exact: bool
     bound: float | None = None
+    worthless: float | None = None
+    fence: float = 1.5
     warp: bool = True
 
     def contradicts_itself(self) -> bool:
@@ -86,7 +92,13 @@ def transform_of(data: Data, power: float | None) -> TargetTransform:
     """Standardisation, or the Yeo-Johnson transform of a power, of the targets."""
     if power is not None:
         return YeoJohnson.of(data.y, power)
-    return Standardise.of(data.y, keep=data.bound)
+    return plain(data)
+
+
+def plain(data: Data) -> Standardise:
+    """Standardisation of the targets, the worst of them cut where that hides nothing."""
+    keep = data.worthless if data.bound is None else data.bound
+    return Standardise.of(data.y, keep=keep, fence=data.fence)
 
 
 def tensors(data: Data, transform: TargetTransform) -> tuple[Tensor, Tensor, Tensor]:

@@ -7,9 +7,9 @@ from collections.abc import Callable
 
 import numpy as np
 
-from bbmmopt.modelling.data import Data, evenly, tensors
+from bbmmopt.modelling.data import Data, evenly, plain, tensors
 from bbmmopt.space import Space
-from bbmmopt.transforms import Standardise, TargetTransform
+from bbmmopt.transforms import TargetTransform
 from surrogate import (
     BBMM,
     Auto,
@@ -113,7 +113,7 @@ def gains_clearly(
     parameters gains by chance, for it looks at the values that it is judged by. Values that were
     cut do not count.
     """
-    kept = data.y > Standardise.of(data.y, keep=data.bound).low
+    kept = data.y > plain(data).low
     densities = [loo_densities(m, data, transform)[kept] for m in (other, model)]
     gain = densities[0] - densities[1]
     return bool(gain.sum() > by_chance + math.sqrt(len(gain)) * gain.std())

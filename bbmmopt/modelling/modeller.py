@@ -14,6 +14,7 @@ from bbmmopt.modelling.data import (
     Data,
     evenly,
     fingerprint,
+    plain,
     tensors,
     threads_for,
     transform_of,
@@ -43,7 +44,9 @@ _GROWTH = 1.25  # the sizes of those sets: 12, 15, 19, 24, …
 _CHOICE_ROWS = 128  # the transform of the targets is chosen on at most this many trials
 _REFINE_FROM = 256  # from here on, it pays to start later fits from one to all n' trials
 _EXACT_FROM = 6  # trials, below which noise is not to be told from the data
-_DRAW_FROM, _DRAW_TO = 4, 3  # trials, and trials a parameter, between which parameters are drawn
+# Trials, and trials a parameter, between which the model's parameters are drawn. Up to three a
+# parameter it took several times as long, for a regret that was no better (5 dimensions).
+_DRAW_FROM, _DRAW_TO = 4, 2
 _DRAWS = 6  # how many
 _WARP_FROM = 5  # different values, below which a power is not to be told from the data
 
@@ -168,7 +171,7 @@ class Modeller:
     ) -> tuple[Posterior, ...]:
         """Posteriors under draws of the parameters, where data are too few to settle on some.
 
-        Below three trials a parameter, the mode says little of what else is possible.
+        Below two trials a parameter, the mode says little of what else is possible.
         """
         n, d = len(data.y), sum(column.kind != "fixed" for column in self._space.columns)
         if not _DRAW_FROM <= n < _DRAW_TO * d or len(np.unique(data.y)) < _DRAW_FROM:
@@ -252,11 +255,11 @@ class Modeller:
         self, data: Data, stop: Watch, *, exact: bool
     ) -> tuple[float, ExactGP, float | None]:
         """The better of two transforms: the density it gives to values left out, model, power."""
-        plain = Standardise.of(data.y, keep=data.bound)
+        unwarped = plain(data)
         prior = make_model(self._space, exact=exact)
-        model = fit_afresh(prior, data, plain, stop)
-        kept = data.y > plain.low  # the density of a value that was cut means nothing
-        density = loo_density(model, data, plain, kept)
+        model = fit_afresh(prior, data, unwarped, stop)
+        kept = data.y > unwarped.low  # the density of a value that was cut means nothing
+        density = loo_density(model, data, unwarped, kept)
         if not data.warp or len(np.unique(data.y)) < _WARP_FROM or stop():
             return density, model, None
         warped = YeoJohnson.of(data.y)

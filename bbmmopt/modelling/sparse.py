@@ -5,10 +5,9 @@ from __future__ import annotations
 import math
 from functools import cache, partial
 
-from bbmmopt.modelling.data import Data, transform_of
+from bbmmopt.modelling.data import Data, plain, transform_of
 from bbmmopt.modelling.model import LARGE, ROUGH, fitted, loo_density, make_model
 from bbmmopt.modelling.modeller import Modeller, Watch
-from bbmmopt.transforms import Standardise
 from surrogate import ExactGP, LogNormal, Prior, PriorSet, prior_set
 
 TIMES = (4.0, 16.0, 64.0)  # how much longer than the default's
@@ -44,7 +43,7 @@ class SparseModeller(Modeller):
     def _choose(self, data: Data, stop: Watch) -> tuple[ExactGP, float | None]:
         model, power = super()._choose(data, stop)
         transform = transform_of(data, power)
-        kept = data.y > Standardise.of(data.y, keep=data.bound).low
+        kept = data.y > plain(data).low
         best = loo_density(model, data, transform, kept)
         usual = make_model(self._space, exact=model.priors.name == "exact-objective-1")
         for times in TIMES:

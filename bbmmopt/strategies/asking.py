@@ -15,6 +15,10 @@ from bbmmopt.strategies.base import Past, Request
 from bbmmopt.strategies.guide import Guide
 from bbmmopt.trial import Trial, TrialState
 
+# Interquartile ranges below the lower quartile, beyond which a value is an outlier: Tukey's fence;
+# and, of an objective among several, where trade-offs reach far, what is out of all proportion.
+_FENCE, _FAR_OUT = 1.5, 10.0
+
 _OUTCOMES: dict[TrialState, Literal["complete", "failed", "pending"]] = {
     TrialState.COMPLETE: "complete",
     TrialState.FAILED: "failed",
@@ -101,6 +105,7 @@ class _Told:
     def objective(self, i: int) -> Data:
         """What is known of an objective; larger is better."""
         name, trials = self._problem.names[i], self._complete
+        alone, reference = len(self._problem.objectives) == 1, self._problem.reference
         errors = [t.standard_errors.get(name) for t in trials]
         return self._data(
             np.array([self._problem.to_model(t.values or {})[i] for t in trials], dtype=float),
@@ -108,7 +113,9 @@ class _Told:
             exact=self._problem.objectives[i].noise == "none",
             # Volumes in warped units would prefer another part of the front.
             # Nor are means of warped values those of the values.
-            warp=len(self._problem.objectives) == 1 and self._asking.guide.perturbation is None,
+            warp=alone and self._asking.guide.perturbation is None,
+            worthless=None if alone or reference is None else float(reference[i]),
+            fence=_FENCE if alone else _FAR_OUT,
         )
 
     def constraint(self, constraint: Constraint) -> Data:

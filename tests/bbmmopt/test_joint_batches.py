@@ -8,7 +8,18 @@ import numpy as np
 import pytest
 import torch
 
-from bbmmopt import Categorical, Integer, Linear, Near, Nonlinear, Optimizer, Ordinal, Real, Space
+from bbmmopt import (
+    Categorical,
+    Integer,
+    Linear,
+    Near,
+    Nonlinear,
+    Optimizer,
+    Ordinal,
+    Real,
+    Space,
+    StudyDiffers,
+)
 from bbmmopt.acquisition import LogMean, NoisyBatchLogExpectedImprovement
 from bbmmopt.acquisition.weighted import Weighted
 from bbmmopt.modelling import Data
@@ -17,7 +28,6 @@ from bbmmopt.search import Domain, Region
 from bbmmopt.storage import MemoryStorage
 from bbmmopt.strategies import Global, Proposal, Request, propose_together
 from bbmmopt.strategies.joint import batch_acquisition
-from bbmmopt.study import StudyDiffers
 from bbmmopt.trial import TrialState
 from tests.bbmmopt.shell import create, lines
 

@@ -12,6 +12,7 @@ from bbmmopt.cli.commands import main
 from bbmmopt.pareto import hypervolume
 from bbmmopt.space import Space
 from bbmmopt.strategies import SpaceFilling
+from bbmmopt.transforms import Standardise
 from bbmmopt.trial import Trial, TrialState
 
 PLANE = {"x": Real(0, 1), "y": Real(0, 1)}
@@ -262,3 +263,85 @@ def test_the_command_line_takes_bounds_and_shows_them(tmp_path):
     call("tell", storage, "0", "loss=1", "latency=201", "accuracy=0.95")
     table = call("trials", storage)
     assert "latency (≤ 200)" in table and "accuracy (≥ 0.9)" in table and "best" not in table
+
+
+# --------------------------------------------------------------------------------------
+# Bad values of one objective may be the price of good ones of another
+# --------------------------------------------------------------------------------------
+
+
+def test_what_is_better_than_the_reference_point_is_not_cut_off():
+    reference = {"f": 2.0, "g": 300.0}
+    problem = Problem.make(Space(PLANE), minimize=["f", "g"], reference_point=reference)
+    optimizer = Optimizer(problem, seed=0, n_start=31)
+    steps(optimizer, 30, lambda x, y: {"f": 1 - x, "g": y + 100 * (x > 0.9)})
+    told = np.array([-t.values["g"] for t in optimizer.trials])
+    assert 0 < sum(told < -90) < 6  # a price that is paid in one corner
+    # Larger is better inside: -300 is worth nothing, -200 lies between.
+    price, between, worthless = optimizer.belief("g").transform.forward(
+        np.array([-100.0, -200.0, -300.0])
+    )
+    assert price > between > worthless
+    cut = Standardise.of(told).forward(np.array([-100.0, -200.0]))  # as a single objective is
+    assert cut[0] == cut[1]
+
+
+def test_without_a_reference_point_only_what_is_out_of_all_proportion_is_cut_off():
+    rng = np.random.default_rng(0)
+    optimizer = Optimizer(Problem.make(Space(PLANE), minimize=["f", "g"]), seed=0)
+    for i, (x, y) in enumerate(rng.random((20, 2))):
+        g = {18: 5.0, 19: 1e6}.get(i, y)  # quartiles of y are half a unit apart
+        optimizer.add_trial({"x": x, "y": y}, {"f": x, "g": g})
+    forward = optimizer.belief("g").transform.forward
+    assert forward(np.array([-4.0])) > forward(np.array([-5.0]))
+    assert forward(np.array([-1e6])) == forward(np.array([-1e5]))
+
+
+def test_a_front_of_which_one_end_is_expensive_is_found_whole():
+    """Vehicle safety: mass, acceleration, intrusion; Tanabe & Ishibuchi (2020), RE3-5-4."""
+
+    def crash(**p: float) -> dict[str, float]:
+        a, b, c, d, e = p.values()
+        return {
+            "mass": 1640.2823
+            + 2.3573285 * a
+            + 2.3220035 * b
+            + 4.5688768 * c
+            + 7.7213633 * d
+            + 4.4559504 * e,
+            "acceleration": 6.5856
+            + 1.15 * a
+            - 1.0427 * b
+            + 0.9738 * c
+            + 0.8364 * d
+            - 0.3695 * a * d
+            + 0.0861 * a * e
+            + 0.3628 * b * d
+            - 0.1106 * a**2
+            - 0.3437 * c**2
+            + 0.1764 * d**2,
+            "intrusion": -0.0551
+            + 0.0181 * a
+            + 0.1024 * b
+            + 0.0421 * c
+            - 0.0073 * a * b
+            + 0.024 * b * c
+            - 0.0118 * b * d
+            - 0.0204 * c * d
+            - 0.008 * c * e
+            - 0.0241 * b**2
+            + 0.0109 * d**2,
+        }
+
+    worst = {"mass": 1864.72022, "acceleration": 11.81993945, "intrusion": 0.2903999384}
+    problem = Problem.make(
+        Space({name: Real(1, 3) for name in "abcde"}),
+        minimize=list(worst),
+        noise="none",
+        reference_point=worst,
+    )
+    optimizer = Optimizer(problem, seed=0, budget=25)
+    steps(optimizer, 25, crash)
+    values = np.array([[-t.values[name] for name in worst] for t in optimizer.trials])
+    # 246.8 is the largest there is; 226 were reached while intrusion was cut off.
+    assert hypervolume(values, -np.array(list(worst.values()))) > 233

@@ -12,7 +12,7 @@ from bbmmopt.modelling import Data, Known, Modeller, Modellers
 from bbmmopt.strategies import make_acquisition
 
 SPACE = Space({f"x{j}": Real(0, 1) for j in range(4)})
-FEW, ENOUGH = 11, 12  # of four parameters
+FEW, ENOUGH = 7, 8  # of four parameters
 
 
 def told(n: int, *, pending: int = 0, bound: float | None = None) -> Data:
@@ -26,7 +26,7 @@ def lengthscales(members) -> np.ndarray:
     return np.stack([member.lengthscales.numpy() for member in members])
 
 
-def test_parameters_are_drawn_while_there_are_less_than_three_trials_a_parameter():
+def test_parameters_are_drawn_while_there_are_less_than_two_trials_a_parameter():
     few, enough = (Modeller(SPACE).belief(told(n)) for n in (FEW, ENOUGH))
     assert not enough.members and len(few.members) == 6
     assert len(np.unique(lengthscales(few.members), axis=0)) > 1
@@ -41,7 +41,7 @@ def test_parameters_are_drawn_while_there_are_less_than_three_trials_a_parameter
 def test_what_is_drawn_follows_from_the_data_alone():
     data = told(FEW)
     asked_before = Modeller(SPACE)
-    asked_before.belief(told(7))
+    asked_before.belief(told(5))
     asked_before.belief(told(FEW, pending=2))
     found = lengthscales(asked_before.belief(data).members)
     assert (found == lengthscales(Modeller(SPACE).belief(data).members)).all()
@@ -93,7 +93,7 @@ def test_others_are_not_averaged():
 
 
 def test_explain_tells_of_it():
-    optimizer = Optimizer(SPACE, minimize="f", seed=0, n_start=8)
+    optimizer = Optimizer(SPACE, minimize="f", seed=0, n_start=4)
     for _ in range(ENOUGH + 1):
         trial = optimizer.ask()
         optimizer.tell(trial, sum(trial.params.values()) ** 2)
