@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -27,6 +29,11 @@ class CovarianceAcquisition(Acquisition):
     posterior: JointPosterior
     noise: NoiseVariance
 
+    @cached_property
+    def _cross(self) -> Callable[[Tensor], Tensor]:
+        """Covariances with the given points, which are solved for once: X (m, d) to (m, k)."""
+        return self.posterior.covariance_with(self.anchors())
+
     @abstractmethod
     def anchors(self) -> Tensor:
         """The given points, shape (k, d)."""
@@ -45,7 +52,7 @@ class CovarianceAcquisition(Acquisition):
         """
         X = single_candidates(self, X)
         flat = X.reshape(-1, X.shape[-1])
-        cross = self.posterior.covariance(flat, self.anchors())
+        cross = self._cross(flat)
         noise = noise_at(self.noise, flat)
         return self.formula(*self.posterior.marginals(flat), cross, noise).reshape(X.shape[:-1])
 
@@ -53,7 +60,7 @@ class CovarianceAcquisition(Acquisition):
         mean, std, pullback = self.posterior.linearise(X)
         leaves = [part.detach().requires_grad_(True) for part in (mean, std, X)]
         with torch.enable_grad():
-            cross = self.posterior.covariance(leaves[2], self.anchors())
+            cross = self._cross(leaves[2])
             value = self.formula(leaves[0], leaves[1], cross, noise_at(self.noise, leaves[2]))
             gradients = torch.autograd.grad(value.sum(), leaves, materialize_grads=True)
         by_mean, by_std, by_cross = gradients

@@ -44,6 +44,10 @@ class JointPosterior(Posterior, Protocol):
         """Covariance of f at X1 (m, d) with f at X2 (k, d), shape (m, k); differentiable."""
         ...
 
+    def covariance_with(self, X2: Tensor) -> Callable[[Tensor], Tensor]:
+        """The same as a function of X1, for one X2 that is held."""
+        ...
+
 
 class Fantasised(Protocol):
     """Beliefs under S fantasies: S sets of values that f might have at some points.

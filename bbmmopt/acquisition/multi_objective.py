@@ -9,12 +9,11 @@ from functools import reduce
 
 import numpy as np
 import torch
-from numpy.polynomial import chebyshev
 from torch import Tensor
 
 from bbmmopt.acquisition.base import Fantasised, FantasyAcquisition, elementwise
 from bbmmopt.acquisition.noisy import log_mean_exp
-from bbmmopt.acquisition.normal import LOG_ROOT_2PI, log_cdf
+from bbmmopt.acquisition.normal import LOG_ROOT_2PI, QUICK, log_cdf, mills
 
 # Fantasies × boxes × candidates at a time: 256 KiB a tensor, so that the twenty or so that are
 # alive at once stay in a core's cache.
@@ -32,7 +31,7 @@ _NATS = 22.0
 _SHARES = (0.15, 0.4)
 _BEGINS = -5.0  # in standard deviations
 _NODES, _NODE_WEIGHTS = (torch.from_numpy(part) for part in np.polynomial.legendre.leggauss(8))
-_VALUES = 2**18  # of log Φ at a time
+_VALUES = 2**17  # of Φ at a time, empty pieces included: what is alive stays in cache
 
 _TINY = 1e-300  # divides instead of 0, where what is divided is 0 too
 
@@ -129,51 +128,89 @@ def log_scalarised_improvement(
     Returns:
         The value (...) and its derivatives in means and stds, each (k, ...).
     """
+    return _along(means, stds, reference, weights, best, slopes=True)
+
+
+def _along(
+    means: Tensor,
+    stds: Tensor,
+    reference: Tensor,
+    weights: Tensor,
+    best: Tensor,
+    *,
+    slopes: bool,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """`log_scalarised_improvement`; without slopes, the value in place of its derivatives."""
     k, shape = len(means), means.shape[1:]
     pieces = len(_SHARES) + 1 + 2 * k
     size = max(1, _VALUES // (k * pieces * len(_NODES)))
     flat = (means.reshape(k, -1), stds.reshape(k, -1), best.expand(shape).reshape(-1))
     split = (part.split(size, -1) for part in flat)
     parts = [
-        _scalarised(mean, std, b, reference.unsqueeze(-1), weights.unsqueeze(-1))
+        _scalarised(mean, std, b, reference.unsqueeze(-1), weights.unsqueeze(-1), slopes=slopes)
         for mean, std, b in zip(*split, strict=True)
     ]
     value, by_means, by_stds = (torch.cat(column, -1) for column in zip(*parts, strict=True))
+    if not slopes:
+        return value.reshape(shape), value, value
     return value.reshape(shape), by_means.reshape(means.shape), by_stds.reshape(means.shape)
 
 
 def _scalarised(
-    means: Tensor, stds: Tensor, best: Tensor, reference: Tensor, weights: Tensor
+    means: Tensor,
+    stds: Tensor,
+    best: Tensor,
+    reference: Tensor,
+    weights: Tensor,
+    *,
+    slopes: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """`log_scalarised_improvement` for means, stds (k, m) and best (m,)."""
+    """`_along` for means, stds (k, m) and best (m,)."""
     width = stds / weights  # τ: the factors are Φ(a - u/τ), u = t - b
     a = (means - reference) / stds - best / width
-    at_best, slopes = log_cdf(a)
+    at_best, slope = log_cdf(a)
     least = at_best.sum(0) - _NATS
     # No further than where one factor alone has fallen so far, by Φ(-z) ≤ exp(-z²/2)/2, or where
     # the tangent at b has; then down to where all of them together have.
     end = ((a + (-2 * least).sqrt()) * width).amin(0)
-    end = torch.minimum(end, _NATS / (slopes / width).sum(0).clamp_min(_TINY))
+    end = torch.minimum(end, _NATS / (slope / width).sum(0).clamp_min(_TINY))
     for _ in range(4):
-        value, slopes = log_cdf(a - end / width)
-        step = (least - value.sum(0)) / (slopes / width).sum(0)
+        value, slope = log_cdf(a - end / width)
+        step = (least - value.sum(0)) / (slope / width).sum(0)
         end = end - step.clamp_min(0.0)
     own = torch.cat([a * width, (a + _BEGINS) * width])
     cuts = torch.cat([*(end.unsqueeze(0) * share for share in (0.0, *_SHARES, 1.0)), own])
     cuts = torch.minimum(cuts.clamp_min(0.0), end).sort(0).values  # (pieces + 1, m)
     half = 0.5 * cuts.diff(dim=0)
-    middle = 0.5 * (cuts[1:] + cuts[:-1])
-    u = middle.unsqueeze(1) + half.unsqueeze(1) * _NODES.view(-1, 1)  # (pieces, 8, m)
-    u = u.flatten(0, 1)
-    measure = (half.unsqueeze(1) * _NODE_WEIGHTS.view(-1, 1)).flatten(0, 1)
-    z = a.unsqueeze(1) - u / width.unsqueeze(1)  # (k, N, m)
-    logs, hazards = log_cdf(z)
-    share = (logs - at_best.unsqueeze(1)).sum(0).exp() * measure  # (N, m)
-    total = share.sum(0)
-    weighted = hazards * (share / total)
-    by_means = weighted.sum(1) / stds
-    by_stds = -(weighted * z).sum(1) / stds
-    return at_best.sum(0) + total.log(), by_means, by_stds
+    # Half of the pieces or more are empty, of objectives whose factor does not fall in between.
+    piece, which = half.nonzero(as_tuple=True)  # (p,)
+    half, middle = half[piece, which], 0.5 * (cuts[:-1] + cuts[1:])[piece, which]
+    u = middle + half * _NODES.unsqueeze(-1)  # (8, p)
+    z = a[:, which].unsqueeze(1) - u * width.reciprocal()[:, which].unsqueeze(1)  # (k, 8, p)
+    ratio, density = _falling(z, at_best[:, which].unsqueeze(1))
+    share = ratio.prod(0).mul_(half * _NODE_WEIGHTS.unsqueeze(-1))  # (8, p)
+
+    def whole(parts: Tensor) -> Tensor:
+        return torch.zeros_like(parts[..., :1].expand(*parts.shape[:-1], len(best))).index_add_(
+            -1, which, parts
+        )
+
+    total = whole(share.sum(0))  # (m,)
+    value = at_best.sum(0) + total.log()
+    if not slopes:
+        return value, value, value
+    weighted = density.div_(ratio.clamp_min_(_TINY)).mul_(share)  # (k, 8, p)
+    by_means = whole(weighted.sum(1)) / (total * stds)
+    by_stds = -whole(weighted.mul_(z).sum(1)) / (total * stds)
+    return value, by_means, by_stds
+
+
+def _falling(z: Tensor, log_mass: Tensor) -> tuple[Tensor, Tensor]:
+    """Φ(z) and φ(z), both over e^log_mass, to 1e-9: log_mass is at least log Φ(z)."""
+    R, _ = mills(z.abs(), QUICK)
+    density = z.square().mul_(-0.5).sub_(LOG_ROOT_2PI + log_mass).exp_()
+    below = R.mul_(density)
+    return torch.where(z < 0, below, (-log_mass).exp() - below), density
 
 
 @dataclass(frozen=True)
@@ -202,12 +239,11 @@ class LogScalarisedImprovement(FantasyAcquisition):
 
     def formula(self, means: Tensor, stds: Tensor) -> Tensor:
         best = self.best.unsqueeze(-1).expand(means.shape[1:])
+        given, each = (self.reference, self.weights, best), stds.unsqueeze(1).expand_as(means)
+        if not torch.is_grad_enabled():
+            return log_mean_exp(_along(means, each, *given, slopes=False)[0])
         return log_mean_exp(
-            elementwise(
-                lambda m, s: log_scalarised_improvement(m, s, self.reference, self.weights, best),
-                means,
-                stds.unsqueeze(1).expand_as(means),
-            )
+            elementwise(lambda m, s: log_scalarised_improvement(m, s, *given), means, each)
         )
 
 
@@ -302,7 +338,7 @@ def _gain(a: Tensor, w: Tensor | None, *, slopes: bool) -> tuple[Tensor, Tensor,
 
     and s = φ(a) for a ≥ 0, else 1. Without w the box has no end. P and D only with slopes.
 
-    With R and H of `_mills`, t = |a|, c = a + w, g = φ(a)/s and q = φ(c)/s,
+    With R and H of `mills`, t = |a|, c = a + w, g = φ(a)/s and q = φ(c)/s,
 
         ψ/s = min(w, max(-a, 0)) + g H(t) - q H(|c|)
         P/s = [a < 0] - [c < 0] ± g R(t) ∓ q R(|c|), minus for what is below 0
@@ -317,7 +353,7 @@ def _gain(a: Tensor, w: Tensor | None, *, slopes: bool) -> tuple[Tensor, Tensor,
     phi = log_phi.exp()
     scale = torch.where(negative, 0.0, log_phi)
     g = torch.where(negative, phi, 1.0)
-    R, H = _mills(t)
+    R, H = mills(t)
     sign = 1 - 2 * negative.to(a.dtype)
     above = (-a).clamp_min_(0.0)
     if w is None:
@@ -327,7 +363,7 @@ def _gain(a: Tensor, w: Tensor | None, *, slopes: bool) -> tuple[Tensor, Tensor,
     # As the log of φ(c), or of φ(c)/φ(a) where it would cancel.
     log_q = torch.where(negative, c.square().mul_(-0.5).sub_(LOG_ROOT_2PI), (a + c) * (-0.5 * w))
     q = log_q.exp_()
-    R_c, H_c = _mills(c.abs())
+    R_c, H_c = mills(c.abs())
     gain = torch.minimum(w, above).addcmul_(g, H).addcmul_(q, H_c, value=-1)
     by_mean = by_std = gain
     if slopes:
@@ -351,39 +387,3 @@ def _gain(a: Tensor, w: Tensor | None, *, slopes: bool) -> tuple[Tensor, Tensor,
             by_mean.view(-1)[narrow] = g * w * first
             by_std.view(-1)[narrow] = -g * torch.expm1(w * (-a - 0.5 * w))
     return scale, gain, by_mean, by_std
-
-
-def _mills(t: Tensor) -> tuple[Tensor, Tensor]:
-    """R(t) = Φ(-t)/φ(t) and H(t) = h(-t)/φ(t) = 1 - t R(t), elementwise, for 0 ≤ t ≤ ∞.
-
-    From K = 1/R - t by R = 1/(t + K) and H = K R, neither of which cancels. (1 + t) K is smooth in
-    y = (t - 3)/(t + 3) from -1 to 1 and there is a polynomial; erfcx costs more than twice as much.
-    """
-    y = (t + 3).reciprocal_().mul_(-6).add_(1)
-    K = torch.full_like(t, _FRACTION[-1])
-    for coefficient in _FRACTION[-2::-1]:
-        K.mul_(y).add_(coefficient)
-    K /= t + 1
-    R = (t + K).reciprocal_()
-    return R, K.mul_(R)
-
-
-def _fraction(y: float) -> float:
-    """(1 + t) K(t) of `_mills` at t = 3 (1 + y)/(1 - y), slowly.
-
-    For larger t by K = 1/(t + 2/(t + 3/(t + ...))): Abramowitz & Stegun 26.2.14.
-    """
-    t = 3 * (1 + y) / (1 - y)
-    if t < 1.5:
-        K = math.sqrt(2 / math.pi) * math.exp(-0.5 * t * t) / math.erfc(t * math.sqrt(0.5)) - t
-    else:
-        K = 0.0
-        for n in range(400, 0, -1):
-            K = n / (t + K)
-    return (1 + t) * K
-
-
-# Interpolates at Chebyshev's points, to 1e-14; in powers of y the coefficients stay of order 1.
-_FRACTION: list[float] = chebyshev.cheb2poly(
-    chebyshev.chebinterpolate(np.vectorize(_fraction), 25)
-).tolist()

@@ -11,13 +11,13 @@ import math
 from abc import abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
-from bbmmopt.acquisition.base import Acquisition, JointPosterior, Pullback, single_candidates
+from bbmmopt.acquisition.base import Acquisition, Pullback, single_candidates
 
-_RELATIVE_FLOOR = 1e-14  # of the mean of the variances: what is smaller is rounding
 _POINTS = 4096  # evaluated at once on the sampled functions
 _FAT = 0.1  # weight of the fat tail
 
@@ -170,6 +170,14 @@ class ConditionalValueAtRisk(SampledRisk):
         return conditional_value_at_risk(values, self.level)
 
 
+class AveragedPosterior(Protocol):
+    """All that needs to be known about a model where f counts by its mean over some points."""
+
+    def averages(self, X: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and standard deviation of the mean of f over groups X (..., w, d), each (...)."""
+        ...
+
+
 @dataclass(frozen=True)
 class ExpectedUnderPerturbation:
     """The belief about g(x) = 1/w Σ_i f(x + δ_i): a posterior again, exactly, without sampling.
@@ -185,15 +193,12 @@ class ExpectedUnderPerturbation:
         perturbations: δ, shape (w, d).
     """
 
-    posterior: JointPosterior
+    posterior: AveragedPosterior
     perturbations: Tensor
 
     def marginals(self, X: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and standard deviation of g at X (..., d), each of shape (...); differentiable."""
-        mean, covariance = self.posterior.joint(perturbed(X, self.perturbations))
-        floor = _RELATIVE_FLOOR * covariance.diagonal(dim1=-2, dim2=-1).abs().mean(-1)
-        variance = torch.maximum(covariance.mean((-2, -1)), floor.detach().clamp_min(1e-300))
-        return mean.mean(-1), variance.sqrt()
+        return self.posterior.averages(perturbed(X, self.perturbations))
 
     def linearise(self, X: Tensor) -> tuple[Tensor, Tensor, Pullback]:
         """The marginals at X (m, d), and how their gradients become one in X."""

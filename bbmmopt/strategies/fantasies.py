@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 import torch
@@ -63,7 +64,7 @@ def imagine(beliefs: Beliefs, seed: int) -> Fantasies:
     width = _WIDTH * -(-(len(candidates) + len(pending)) // _WIDTH)
     values, inside = [], []
     for i, belief in enumerate(outputs):
-        base = base_samples(count, max(width, 1), generator(seed, told, f"fantasies {i}"))
+        base = _base(seed, told, i, count, max(width, 1))
         drawn = _values(belief, candidates, pending, base)
         values.append(drawn)
         inside.append((belief, drawn))
@@ -80,6 +81,12 @@ def imagine(beliefs: Beliefs, seed: int) -> Fantasies:
         stacked[k:],
         tuple(_given(belief, drawn, candidates, kept, pending) for belief, drawn in inside),
     )
+
+
+@lru_cache(maxsize=8)
+def _base(seed: int, told: int, output: int, count: int, width: int) -> Tensor:
+    """Base samples of an output, shape (count, width), kept for the other points of a batch."""
+    return base_samples(count, width, generator(seed, told, f"fantasies {output}"))
 
 
 def is_noisy(belief: Belief) -> bool:

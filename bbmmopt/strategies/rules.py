@@ -433,18 +433,17 @@ def _robust(belief: Belief, seed: int, guide: Guide) -> Acquisition:
     """Improvement on the best of the trials under perturbation, those that are running included."""
     posterior = belief.fantasised
     deltas = guide.deltas(generator(seed, 0, "perturbations"))
-    tried = posterior.X
+    likely = posterior.fitted().argsort(descending=True, stable=True)[:_BEST_OF]
+    tried = posterior.X[likely]
     if guide.level == 1:
         expected = ExpectedUnderPerturbation(posterior, deltas)
         with torch.no_grad():
-            best = max(float(expected.marginals(X)[0].max()) for X in tried.split(256))
-        return LogExpectedImprovement(expected, best)
+            return LogExpectedImprovement(expected, float(expected.marginals(tried)[0].max()))
     draws = generator(seed, len(belief.data.y), "paths of risk")
     paths = posterior.sample_paths(_RISKS, draws, features=_RISK_FEATURES)
     risk = ConditionalValueAtRisk(paths, deltas, guide.level)
-    likely = posterior.fitted().argsort(descending=True, stable=True)[:_BEST_OF]
     with torch.no_grad():
-        best = risk.risks(tried[likely]).amax(1)
+        best = risk.risks(tried).amax(1)
     return replace(risk, best=best)
 
 

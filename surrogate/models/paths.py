@@ -14,6 +14,9 @@ if TYPE_CHECKING:
     from surrogate.models.posterior import Posterior
 
 
+_AT_ONCE = 2**18  # features, or covariances with the data: 2 MiB, which a core's cache holds
+
+
 @dataclass(frozen=True)
 class SamplePaths:
     """Functions drawn from a posterior by Matheron's rule.
@@ -77,6 +80,9 @@ class SamplePaths:
             Shape (count, m).
         """
         X = torch.as_tensor(X, dtype=torch.float64)
+        if X.ndim == 2 and not (X.requires_grad and torch.is_grad_enabled()):
+            rows = max(1, _AT_ONCE // max(len(self.X), len(self.w)))
+            return torch.cat([self._at(part) for part in X.split(rows)]).T
         if X.ndim == 2:
             return (self.mean + self.features(X) @ self.w + self.kernel(X, self.X) @ self.v).T
         if X.ndim != 3 or len(X) != self.count:
@@ -86,3 +92,9 @@ class SamplePaths:
         prior = torch.einsum("cmf,fc->cm", self.features(X), self.w)
         update = torch.einsum("cmn,nc->cm", self.kernel(X, self.X), self.v)
         return self.mean + prior + update
+
+    @torch.no_grad()
+    def _at(self, X: Tensor) -> Tensor:
+        """Values at X (m, d), shape (m, count), in one piece and without a graph."""
+        k = self.kernel.evaluate(X, self.X, X.new_empty(len(X), len(self.X)))
+        return torch.addmm(self.mean + self.features(X) @ self.w, k, self.v)

@@ -264,6 +264,30 @@ class Posterior:
         """X1 ↦ `covariance(X1, X2)` for one X2 (k, d), held: solved for once."""
         return CovarianceWith.of(self, as_matrix("X2", X2, self.X.shape[-1]))
 
+    def averages(self, X: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and standard deviation of the mean of f over each group of w points.
+
+            E = 1/w Σ_i μ(x_i),    var = 1/w² Σ_ij cov(f(x_i), f(x_j))
+
+        Differentiable in X. The data are asked once for each group, not once for each point as by
+        `joint`: O(n² + n w) time.
+
+        Args:
+            X: Shape (..., w, d).
+
+        Returns:
+            Mean and standard deviation, each of shape (...).
+        """
+        from surrogate.models.averages import Averages
+
+        X = self._points(X)
+        if X.ndim < 2 or not X.shape[-2]:
+            raise ValueError(
+                f"X must have shape (..., w, d), groups of w ≥ 1 points; got {tuple(X.shape)}. "
+                f"For a single point, pass X.unsqueeze(-2)."
+            )
+        return Averages(self)(X)
+
     def sample(self, X: Tensor, count: int, generator: torch.Generator) -> Tensor:
         """Draw `count` joint samples of f at the rows of X (m, d): shape (count, m).
 

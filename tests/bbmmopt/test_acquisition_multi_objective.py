@@ -17,6 +17,7 @@ from bbmmopt.acquisition.multi_objective import (
     log_expected_hypervolume_improvement,
     random_directions,
 )
+from bbmmopt.acquisition.normal import mills
 from bbmmopt.pareto import boxes_of_each, hypervolume
 
 mp = mpmath.mp.clone()
@@ -120,12 +121,12 @@ def test_one_box_without_end_is_expected_improvement():
 
 def test_the_mills_ratio_keeps_thirteen_digits_from_0_to_1e8():
     t = torch.cat([torch.linspace(0, 12, 300), torch.logspace(-3, 8, 100)]).double()
-    for x, R, H in zip(t.tolist(), *(part.tolist() for part in module._mills(t)), strict=True):
+    for x, R, H in zip(t.tolist(), *(part.tolist() for part in mills(t)), strict=True):
         x = mp.mpf(x)
         phi = mp.npdf(x)
         assert abs(R / (mp.ncdf(-x) / phi) - 1) < 1e-13
         assert abs(H / (exact_h(-x) / phi) - 1) < 1e-13
-    R, H = module._mills(tensor([0.0, INF]))
+    R, H = mills(tensor([0.0, INF]))
     assert R.tolist() == [pytest.approx(math.sqrt(math.pi / 2), rel=1e-15), 0.0]
     assert H.tolist() == [pytest.approx(1.0, rel=1e-15), 0.0]
 

@@ -142,7 +142,7 @@ def test_it_starts_from_what_asking_one_after_another_gives():
 @pytest.mark.parametrize("pending", [0, 2])
 def test_where_parameters_are_drawn_the_mean_over_them_is_improved(pending):
     space = Space({f"x{j}": Real(0, 1) for j in range(4)})
-    strategy, request = Global(space, 5), asked(space, 9, pending=pending)
+    strategy, request = Global(space, 5), asked(space, 7, pending=pending)
     beliefs = strategy.modellers.beliefs(request.known)
     acquisition = batch_acquisition(beliefs, request, space, 2)
     assert isinstance(acquisition, LogMean) and len(acquisition.parts) == len(beliefs.members) > 1
