@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
+import numpy as np
+
 from bbmmopt.modelling.belief import Belief
 from bbmmopt.modelling.data import Data
 from bbmmopt.modelling.modeller import Modeller, Stop
@@ -52,6 +54,14 @@ class Beliefs:
     def first(self) -> Belief:
         """Of the first objective."""
         return self.objectives[0]
+
+    def keep_constraints(self) -> np.ndarray:
+        """Which complete trials keep all constraints, as observed, shape (n,)."""
+        kept = np.ones(len(self.first.data.y), dtype=bool)
+        for belief in self.constraints:
+            assert belief.data.bound is not None
+            kept &= belief.data.y >= belief.data.bound
+        return kept
 
     @property
     def members(self) -> tuple[Beliefs, ...]:

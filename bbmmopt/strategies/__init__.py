@@ -10,7 +10,8 @@ from bbmmopt.strategies.default import Global
 from bbmmopt.strategies.guide import Guide
 from bbmmopt.strategies.joint import propose_together
 from bbmmopt.strategies.portfolio import Portfolio
-from bbmmopt.strategies.rules import acquisition_for, make_acquisition, predict_risk
+from bbmmopt.strategies.risk import predict_risk
+from bbmmopt.strategies.rules import acquisition_for, make_acquisition
 from bbmmopt.strategies.start import SpaceFilling
 from bbmmopt.strategies.trust_region import TrustRegion
 

@@ -17,7 +17,7 @@ from bbmmopt.search import Domain, Found, Search, maximise
 from bbmmopt.space import Space
 from bbmmopt.strategies.base import Proposal, Request, generator
 from bbmmopt.strategies.guide import Guide
-from bbmmopt.strategies.rules import acquisition_for, choose, keeps_constraints, powers_of
+from bbmmopt.strategies.rules import acquisition_for, choose, powers_of
 from bbmmopt.strategies.start import SpaceFilling
 
 
@@ -112,7 +112,7 @@ def scale_of(beliefs: Beliefs) -> Tensor:
 
 def _centres(beliefs: Beliefs, count: int) -> np.ndarray:
     """Trials to look around: the best, or the front, of those that keep the constraints."""
-    kept = keeps_constraints(beliefs)
+    kept = beliefs.keep_constraints()
     if len(beliefs.objectives) == 1:
         return beliefs.first.centres(count, kept)
     Y = np.stack([belief.posterior.fitted().numpy() for belief in beliefs.objectives], 1)

@@ -14,7 +14,7 @@ from bbmmopt.acquisition import (
 )
 from bbmmopt.modelling import Beliefs, Data, Known, Modellers
 from bbmmopt.space import Real, Space
-from bbmmopt.strategies import Guide, fantasies, make_acquisition, rules
+from bbmmopt.strategies import Guide, fantasies, make_acquisition, risk
 from surrogate import ExactGP, Matern52, Posterior
 from surrogate.models import paths as sample_paths
 
@@ -78,11 +78,11 @@ def test_paths_are_looked_at_in_pieces_that_agree_with_the_whole(posterior, monk
 
 @pytest.mark.parametrize("level", [1.0, 0.1])
 def test_robust_looks_for_the_best_among_a_bounded_number_of_trials(level, monkeypatch):
-    monkeypatch.setattr(rules, "_BEST_OF", 4)
+    monkeypatch.setattr(risk, "_BEST_OF", 4)
     guide = Guide(perturbation=torch.tensor([0.1, 0.0], dtype=torch.float64), level=level)
     known, seen = beliefs(20), []
-    perturbed = rules.ExpectedUnderPerturbation.marginals
-    risks = rules.ConditionalValueAtRisk.risks
+    perturbed = risk.ExpectedUnderPerturbation.marginals
+    risks = risk.ConditionalValueAtRisk.risks
 
     def counted(inner):
         def call(self, X):
@@ -91,8 +91,8 @@ def test_robust_looks_for_the_best_among_a_bounded_number_of_trials(level, monke
 
         return call
 
-    monkeypatch.setattr(rules.ExpectedUnderPerturbation, "marginals", counted(perturbed))
-    monkeypatch.setattr(rules.ConditionalValueAtRisk, "risks", counted(risks))
+    monkeypatch.setattr(risk.ExpectedUnderPerturbation, "marginals", counted(perturbed))
+    monkeypatch.setattr(risk.ConditionalValueAtRisk, "risks", counted(risks))
     make_acquisition("robust", known, guide=guide, space=PLANE)
     assert seen == [4]
 

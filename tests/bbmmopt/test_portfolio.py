@@ -11,7 +11,7 @@ import torch
 from bbmmopt import Categorical, Integer, Near, Optimizer, Real, Space, Study
 from bbmmopt.modelling import Data, Known, Modellers
 from bbmmopt.space import Simplex
-from bbmmopt.strategies import Chosen, Global, Past, Portfolio, Request, SpaceExhausted, rules
+from bbmmopt.strategies import Chosen, Global, Past, Portfolio, Request, SpaceExhausted, building
 from bbmmopt.strategies import portfolio as module
 from bbmmopt.strategies.portfolio import MEMBERS, share_out, weigh
 
@@ -29,8 +29,8 @@ MIXED = Space(
 @pytest.fixture(autouse=True)
 def quick(monkeypatch):
     """Functions are drawn with few random features: none of these facts needs more."""
-    monkeypatch.setattr(rules, "_FEATURES", 64)
-    monkeypatch.setattr(rules, "_MAXIMA", 8)
+    monkeypatch.setattr(building, "_FEATURES", 64)
+    monkeypatch.setattr(building, "_MAXIMA", 8)
 
 
 def bowl(x: float, y: float) -> float:
