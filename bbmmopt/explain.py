@@ -34,6 +34,7 @@ STRATEGIES = {
     "auto": "whichever suits the problem, its dimensions and the budget",
     "global": "one model of the whole space, searched everywhere",
     "trust_region": "a box around the best trial, which grows with success and shrinks without",
+    "ensemble": "one model for each of several draws of its parameters while trials are few",
     "sparse": "one model that takes most parameters not to matter, searched everywhere",
     "portfolio": "several acquisition functions nominate points, and experience decides",
 }

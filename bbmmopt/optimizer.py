@@ -102,7 +102,9 @@ class Optimizer(Study):
         strategy: Where it is maximised. "global": over the whole space. "trust_region": in a box
             around the best trial that keeps the constraints, or misses them by least, which grows
             with success and shrinks without; for one objective, no perturbation. "sparse": over
-            the whole space, by a model that takes most parameters not to matter. "portfolio":
+            the whole space, by a model that takes most parameters not to matter. "ensemble": over
+            the whole space, expected improvement being averaged over draws of the model's
+            parameters while there are less than three trials a parameter. "portfolio":
             over the whole space, of several acquisition functions one, drawn by how good the model
             takes the points to be that each of them nominated before; for one objective, and slower
             than "global" by as many searches. "auto", the default: "trust_region" for one objective

@@ -2,6 +2,7 @@
 
 from bbmmopt.modelling.belief import Belief
 from bbmmopt.modelling.data import Data, search_threads_for, threads_for, transform_of
+from bbmmopt.modelling.ensemble import EnsembleModeller
 from bbmmopt.modelling.model import make_model
 from bbmmopt.modelling.modeller import Modeller
 from bbmmopt.modelling.outputs import LABEL_ERROR, Beliefs, Known, Modellers
@@ -12,6 +13,7 @@ __all__ = [
     "LABEL_ERROR",
     "Belief",
     "Beliefs",
+    "EnsembleModeller",
     "Data",
     "Known",
     "Modeller",

@@ -33,7 +33,7 @@ from bbmmopt.modelling.model import (
 )
 from bbmmopt.space import Space
 from bbmmopt.transforms import Standardise, TargetTransform, YeoJohnson
-from surrogate import ExactGP, Posterior, draw_parameters
+from surrogate import ExactGP, Posterior
 
 Stop = Callable[[], bool]
 """Says whether fits should end where they are."""
@@ -44,10 +44,6 @@ _GROWTH = 1.25  # the sizes of those sets: 12, 15, 19, 24, …
 _CHOICE_ROWS = 128  # the transform of the targets is chosen on at most this many trials
 _REFINE_FROM = 256  # from here on, it pays to start later fits from one to all n' trials
 _EXACT_FROM = 6  # trials, below which noise is not to be told from the data
-# Trials, and trials a parameter, between which the model's parameters are drawn. Up to three a
-# parameter it took several times as long, for a regret that was no better (5 dimensions).
-_DRAW_FROM, _DRAW_TO = 4, 2
-_DRAWS = 6  # how many
 _WARP_FROM = 5  # different values, below which a power is not to be told from the data
 
 # From LARGE_FROM trials on, a posterior of the first n' is kept, n' the largest of a finer sequence
@@ -155,7 +151,7 @@ class Modeller:
             transform = transform_of(data, start.power)
             model = fitted(start.model, data, transform, FINE, stop)
             posterior = model.condition(*tensors(data, transform))
-            members = () if stop() else self._members(model, data, transform, start)
+            members = () if stop() else self._members(model, data, transform)
             told = _Base(key, posterior, transform, stop.cut_short, members)
             if stop.cut_short:
                 self._cut = stop.stop, told
@@ -167,21 +163,10 @@ class Modeller:
         return replace(belief, cut_short=told.cut_short, members=members)
 
     def _members(
-        self, model: ExactGP, data: Data, transform: TargetTransform, start: _Checkpoint
+        self, model: ExactGP, data: Data, transform: TargetTransform
     ) -> tuple[Posterior, ...]:
-        """Posteriors under draws of the parameters, where data are too few to settle on some.
-
-        Below two trials a parameter, the mode says little of what else is possible.
-        """
-        n, d = len(data.y), sum(column.kind != "fixed" for column in self._space.columns)
-        if not _DRAW_FROM <= n < _DRAW_TO * d or len(np.unique(data.y)) < _DRAW_FROM:
-            return ()
-        given = tensors(data, transform)
-        X, y, noise = given
-        generator = torch.Generator().manual_seed(n)
-        drawn = draw_parameters(model, X, y, noise=noise, count=_DRAWS, generator=generator)
-        distinct = {id(m): m.condition(*given) for m in drawn.models}
-        return tuple(distinct[id(m)] for m in drawn.models)
+        """Posteriors of other models of the same data, all as likely as this one; none here."""
+        return ()
 
     def _known(self, base: _Base | None, key: tuple[bytes, ...], stop: Watch) -> _Base | None:
         """What was made for these data before: in full, or cut short for the one who asks now."""

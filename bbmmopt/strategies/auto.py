@@ -12,8 +12,8 @@ as near to the minimum of Ackley's function and half as near to Levy's, in less 
 With two constraints on outcomes, of Eriksson & Poloczek (2021), Ackley's function came as low by
 the one as by the other after 400 trials, in batches of 20; after 1000, in batches of 50, to 0.051
 and 0.063 in the box and to 0.073 and 0.131 everywhere (two seeds), in half the time.
-"sparse" wins here and loses there, and has to be asked for; so has "portfolio", which takes longer
-and loses more often than it wins.
+"sparse" wins here and loses there, and has to be asked for; so have "portfolio" and "ensemble",
+which take longer and lose more often than they win.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 
 from bbmmopt.explain import STRATEGIES
-from bbmmopt.modelling import Modellers, SparseModeller
+from bbmmopt.modelling import EnsembleModeller, Modellers, SparseModeller
 from bbmmopt.space import Space
 from bbmmopt.strategies.base import Proposal, Request
 from bbmmopt.strategies.default import Global
@@ -97,6 +97,8 @@ class Chosen(TrustRegion, Portfolio):
         """Fit the models, and cache them."""
         if self.strategy == "sparse":
             return Modellers(self.space, SparseModeller)
+        if self.strategy == "ensemble":
+            return Modellers(self.space, EnsembleModeller)
         return super().modellers
 
     @property

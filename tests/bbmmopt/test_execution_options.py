@@ -57,6 +57,7 @@ def test_together_they_take_all_that_an_optimizer_takes_for_one_trial_at_a_time(
         {"acquisition": "ucb"},
         {"strategy": "trust_region"},
         {"strategy": "sparse"},
+        {"strategy": "ensemble"},
         {"budget": 40, "prior": PRIOR},
     ],
 )

@@ -26,7 +26,7 @@ from bbmmopt.modelling import Data
 from bbmmopt.problem import Problem
 from bbmmopt.search import Domain, Region
 from bbmmopt.storage import MemoryStorage
-from bbmmopt.strategies import Global, Proposal, Request, propose_together
+from bbmmopt.strategies import Chosen, Global, Proposal, Request, propose_together
 from bbmmopt.strategies.joint import batch_acquisition
 from bbmmopt.trial import TrialState
 from tests.bbmmopt.shell import create, lines
@@ -142,7 +142,8 @@ def test_it_starts_from_what_asking_one_after_another_gives():
 @pytest.mark.parametrize("pending", [0, 2])
 def test_where_parameters_are_drawn_the_mean_over_them_is_improved(pending):
     space = Space({f"x{j}": Real(0, 1) for j in range(4)})
-    strategy, request = Global(space, 5), asked(space, 7, pending=pending)
+    strategy = Chosen(space, 5, strategy="ensemble")
+    request = asked(space, 9, pending=pending)
     beliefs = strategy.modellers.beliefs(request.known)
     acquisition = batch_acquisition(beliefs, request, space, 2)
     assert isinstance(acquisition, LogMean) and len(acquisition.parts) == len(beliefs.members) > 1

@@ -8,11 +8,11 @@ import torch
 
 from bbmmopt import Optimizer, Real, Space
 from bbmmopt.acquisition import LogMean
-from bbmmopt.modelling import Data, Known, Modeller, Modellers
+from bbmmopt.modelling import Data, EnsembleModeller, Known, Modeller, Modellers
 from bbmmopt.strategies import make_acquisition
 
 SPACE = Space({f"x{j}": Real(0, 1) for j in range(4)})
-FEW, ENOUGH = 7, 8  # of four parameters
+FEW, ENOUGH = 11, 12  # of four parameters
 
 
 def told(n: int, *, pending: int = 0, bound: float | None = None) -> Data:
@@ -26,9 +26,10 @@ def lengthscales(members) -> np.ndarray:
     return np.stack([member.lengthscales.numpy() for member in members])
 
 
-def test_parameters_are_drawn_while_there_are_less_than_two_trials_a_parameter():
-    few, enough = (Modeller(SPACE).belief(told(n)) for n in (FEW, ENOUGH))
+def test_parameters_are_drawn_while_there_are_less_than_three_trials_a_parameter():
+    few, enough = (EnsembleModeller(SPACE).belief(told(n)) for n in (FEW, ENOUGH))
     assert not enough.members and len(few.members) == 6
+    assert not Modeller(SPACE).belief(told(FEW)).members  # it has to be asked for
     assert len(np.unique(lengthscales(few.members), axis=0)) > 1
     # Each is a belief about the same data, in the same units.
     X = torch.from_numpy(few.data.X)
@@ -40,15 +41,15 @@ def test_parameters_are_drawn_while_there_are_less_than_two_trials_a_parameter()
 
 def test_what_is_drawn_follows_from_the_data_alone():
     data = told(FEW)
-    asked_before = Modeller(SPACE)
+    asked_before = EnsembleModeller(SPACE)
     asked_before.belief(told(5))
     asked_before.belief(told(FEW, pending=2))
     found = lengthscales(asked_before.belief(data).members)
-    assert (found == lengthscales(Modeller(SPACE).belief(data).members)).all()
+    assert (found == lengthscales(EnsembleModeller(SPACE).belief(data).members)).all()
 
 
 def test_running_trials_are_put_into_every_member():
-    belief = Modeller(SPACE).belief(told(FEW, pending=2))
+    belief = EnsembleModeller(SPACE).belief(told(FEW, pending=2))
     pending = torch.from_numpy(belief.data.pending)
     for member in belief.members:
         before = member.posterior.marginals(pending)[1]
@@ -57,12 +58,12 @@ def test_running_trials_are_put_into_every_member():
 
 def test_a_constant_tells_nothing_of_parameters():
     data = told(FEW)
-    assert not Modeller(SPACE).belief(replace(data, y=np.ones(FEW))).members
+    assert not EnsembleModeller(SPACE).belief(replace(data, y=np.ones(FEW))).members
 
 
 @pytest.mark.parametrize("name", ["log_ei", "noisy_log_ei", "log_pi"])
 def test_the_acquisition_is_the_mean_over_the_members(name):
-    beliefs = Modellers(SPACE).beliefs(Known((told(FEW),)))
+    beliefs = Modellers(SPACE, EnsembleModeller).beliefs(Known((told(FEW),)))
     whole = make_acquisition(name, beliefs)
     assert isinstance(whole, LogMean)
     alone = [make_acquisition(name, member) for member in beliefs.members]
@@ -74,7 +75,7 @@ def test_the_acquisition_is_the_mean_over_the_members(name):
 def test_members_of_several_outputs_go_together():
     data = told(FEW)
     constraint = replace(data, y=data.y[::-1].copy(), bound=0.0)
-    beliefs = Modellers(SPACE).beliefs(Known((data,), (constraint,)))
+    beliefs = Modellers(SPACE, EnsembleModeller).beliefs(Known((data,), (constraint,)))
     assert len(beliefs.members) == 6
     objectives, constraints = (
         [getattr(member, part)[0] for member in beliefs.members]
@@ -88,14 +89,14 @@ def test_members_of_several_outputs_go_together():
 
 
 def test_others_are_not_averaged():
-    beliefs = Modellers(SPACE).beliefs(Known((told(FEW),)))
+    beliefs = Modellers(SPACE, EnsembleModeller).beliefs(Known((told(FEW),)))
     assert not isinstance(make_acquisition("ucb", beliefs), LogMean)
 
 
 def test_explain_tells_of_it():
-    optimizer = Optimizer(SPACE, minimize="f", seed=0, n_start=4)
+    optimizer = Optimizer(SPACE, minimize="f", seed=0, n_start=8, strategy="ensemble")
     for _ in range(ENOUGH + 1):
         trial = optimizer.ask()
         optimizer.tell(trial, sum(trial.params.values()) ** 2)
     assert "averaged over 6 draws" in optimizer.explain(FEW - 1)
-    assert "draws" not in optimizer.explain(ENOUGH)
+    assert "averaged over" not in optimizer.explain(ENOUGH)
