@@ -183,7 +183,8 @@ class BoTorch(Library):
         with torch.no_grad():
             return self._log_ei(torch.tensor(points, dtype=torch.float64).unsqueeze(-2)).tolist()
 
-    def _fit(self):
+    def fit(self):
+        """Fit a model to what is known, and return it."""
         from botorch.acquisition import LogExpectedImprovement
         from botorch.fit import fit_gpytorch_mll
         from botorch.models import MixedSingleTaskGP, SingleTaskGP
@@ -199,11 +200,12 @@ class BoTorch(Library):
             model = SingleTaskGP(X, Y, outcome_transform=Standardize(1))
         fit_gpytorch_mll(ExactMarginalLogLikelihood(model.likelihood, model))
         self._log_ei = LogExpectedImprovement(model, best_f=Y.max())
+        return model
 
     def _maximise(self) -> torch.Tensor:
         from botorch.optim import optimize_acqf, optimize_acqf_mixed
 
-        self._fit()
+        self.fit()
         high = [len(p["choices"]) - 1.0 if "choices" in p else 1.0 for p in self.space]
         options = {
             "bounds": torch.tensor([[0.0] * len(high), high], dtype=torch.float64),
