@@ -80,7 +80,7 @@ def explain(trial: Trial, problem: Problem) -> str:
                 f"The model saw {model['trials']} complete, {model['pending']} pending and "
                 f"{model['failed']} failed trials, and expected {_expected(origin, problem)} "
                 f"there.",
-                *_draws(model),
+                *_members(model),
                 *_chances(origin, problem),
                 *_powers(origin),
                 *_strategy(origin),
@@ -103,13 +103,13 @@ def _noise(model: Mapping[str, Any]) -> str:
     )
 
 
-def _draws(model: Mapping[str, Any]) -> list[str]:
+def _members(model: Mapping[str, Any]) -> list[str]:
     """Whether more than one model had a say."""
-    if "draws" not in model:
+    if "members" not in model:
         return []
     return [
-        f"Few trials leave the parameters of the model open: the acquisition was averaged over "
-        f"{model['draws']} draws of them."
+        f"The acquisition was averaged over {model['members']} models, which the trials do not "
+        f"tell apart."
     ]
 
 

@@ -34,9 +34,8 @@ class Belief:
         data: What it was built from.
         contradicted: Whether the output was declared exact and its values say otherwise.
         cut_short: Whether a fit was ended early, its parameters not the likeliest yet.
-        members: What is believed under other parameters that data leave possible, all equally
-            likely, where they are too few to settle on one; a belief that is likelier than others
-            is there several times. Empty elsewhere.
+        members: What is believed under several models that data do not tell apart, all equally
+            likely; empty where there is one.
     """
 
     posterior: Posterior

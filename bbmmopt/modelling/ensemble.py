@@ -26,7 +26,11 @@ class EnsembleModeller(Modeller):
     """
 
     def _members(
-        self, model: ExactGP, data: Data, transform: TargetTransform
+        self,
+        model: ExactGP,
+        data: Data,
+        transform: TargetTransform,
+        rivals: tuple[ExactGP, ...],
     ) -> tuple[Posterior, ...]:
         n, d = len(data.y), sum(column.kind != "fixed" for column in self._space.columns)
         if not _FROM <= n < _TO * d or len(np.unique(data.y)) < _FROM:

@@ -63,6 +63,7 @@ class _Checkpoint:
     key: tuple[bytes, ...]
     model: ExactGP
     power: float | None  # of the Yeo-Johnson transform; None where plain targets are better
+    rivals: tuple[ExactGP, ...] = ()  # other models that predict no worse
 
 
 @dataclass(frozen=True)
@@ -111,6 +112,7 @@ class Modeller:
     def __init__(self, space: Space) -> None:
         self._space = space
         self._checkpoint: _Checkpoint | None = None
+        self._rivals: tuple[ExactGP, ...] = ()  # of the last choice
         self._base: _Base | None = None
         self._told: _Base | None = None  # the same of all trials, where they are few
         self._last: tuple[tuple[bytes, ...], Belief] | None = None
@@ -151,7 +153,7 @@ class Modeller:
             transform = transform_of(data, start.power)
             model = fitted(start.model, data, transform, FINE, stop)
             posterior = model.condition(*tensors(data, transform))
-            members = () if stop() else self._members(model, data, transform)
+            members = () if stop() else self._members(model, data, transform, start.rivals)
             told = _Base(key, posterior, transform, stop.cut_short, members)
             if stop.cut_short:
                 self._cut = stop.stop, told
@@ -163,9 +165,13 @@ class Modeller:
         return replace(belief, cut_short=told.cut_short, members=members)
 
     def _members(
-        self, model: ExactGP, data: Data, transform: TargetTransform
+        self,
+        model: ExactGP,
+        data: Data,
+        transform: TargetTransform,
+        rivals: tuple[ExactGP, ...],
     ) -> tuple[Posterior, ...]:
-        """Posteriors of other models of the same data, all as likely as this one; none here."""
+        """Posteriors of several models of the same data, equally likely; none but this here."""
         return ()
 
     def _known(self, base: _Base | None, key: tuple[bytes, ...], stop: Watch) -> _Base | None:
@@ -217,7 +223,7 @@ class Modeller:
         model = with_varying_noise(model, self._space, few, transform, stop)
         if len(data.y) > _REFINE_FROM:
             model = fitted(model, data, transform_of(data, power), FINE, stop)
-        checkpoint = _Checkpoint(key, model, power)
+        checkpoint = _Checkpoint(key, model, power, self._rivals)
         if not stop.cut_short:
             self._checkpoint = checkpoint
         return checkpoint

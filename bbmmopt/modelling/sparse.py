@@ -5,10 +5,11 @@ from __future__ import annotations
 import math
 from functools import cache, partial
 
-from bbmmopt.modelling.data import Data, plain, transform_of
-from bbmmopt.modelling.model import LARGE, ROUGH, fitted, loo_density, make_model
+from bbmmopt.modelling.data import Data, plain, tensors, transform_of
+from bbmmopt.modelling.model import LARGE, ROUGH, fitted, loo_densities, make_model
 from bbmmopt.modelling.modeller import Modeller, Watch
-from surrogate import ExactGP, LogNormal, Prior, PriorSet, prior_set
+from bbmmopt.transforms import TargetTransform
+from surrogate import ExactGP, LogNormal, Posterior, Prior, PriorSet, prior_set
 
 TIMES = (4.0, 16.0, 64.0)  # how much longer than the default's
 
@@ -35,24 +36,44 @@ def _lengthscale(dims: int, times: float) -> Prior:
 
 
 class SparseModeller(Modeller):
-    """A `Modeller` that also tries sparse priors, and keeps what predicts values left out best.
+    """A `Modeller` that also tries sparse priors, and believes in all that predict no worse.
 
-    One maximum of the posterior for each of several global scales, where SAASBO samples them.
+    One maximum of the posterior for each of several global scales, where SAASBO samples them. The
+    one that gives values left out the highest density is the model; members of its beliefs are it
+    and all whose log density is less by no more than 1 nat and two standard errors of the
+    difference, Σ g_i ≤ 1 + 2 √n std(g).
     """
 
     def _choose(self, data: Data, stop: Watch) -> tuple[ExactGP, float | None]:
         model, power = super()._choose(data, stop)
         transform = transform_of(data, power)
         kept = data.y > plain(data).low
-        best = loo_density(model, data, transform, kept)
         usual = make_model(self._space, exact=model.priors.name == "exact-objective-1")
+        models = [model]
         for times in TIMES:
             if stop():
                 break
             priors = sparse_priors(usual.priors.name, times)
             prior = ExactGP(usual.kernel, priors=priors, solver=LARGE)
-            other = fitted(prior, data, transform, ROUGH, stop)
-            density = loo_density(other, data, transform, kept)
-            if density > best:
-                best, model = density, other
-        return model, power
+            models.append(fitted(prior, data, transform, ROUGH, stop))
+        densities = [loo_densities(m, data, transform)[kept] for m in models]
+        best = max(range(len(models)), key=lambda k: densities[k].sum())
+        loss = [densities[best] - density for density in densities]
+        self._rivals = tuple(
+            m
+            for m, g in zip(models, loss, strict=True)
+            if m is not models[best] and g.sum() <= 1 + 2 * math.sqrt(len(g)) * g.std()
+        )
+        return models[best], power
+
+    def _members(
+        self,
+        model: ExactGP,
+        data: Data,
+        transform: TargetTransform,
+        rivals: tuple[ExactGP, ...],
+    ) -> tuple[Posterior, ...]:
+        if not rivals:
+            return ()
+        given = tensors(data, transform)
+        return tuple(m.condition(*given) for m in (model, *rivals))

@@ -183,7 +183,7 @@ def _model(belief: Belief) -> dict[str, Any]:
     if belief.warps_inputs:
         told["inputs"] = "Warped"
     if belief.members:
-        told["draws"] = len(belief.members)
+        told["members"] = len(belief.members)
     if belief.contradicted:
         told["note"] = "declared exact, but a point was told two values: noise is learnt"
     return told

@@ -98,5 +98,5 @@ def test_explain_tells_of_it():
     for _ in range(ENOUGH + 1):
         trial = optimizer.ask()
         optimizer.tell(trial, sum(trial.params.values()) ** 2)
-    assert "averaged over 6 draws" in optimizer.explain(FEW - 1)
+    assert "averaged over 6 models" in optimizer.explain(FEW - 1)
     assert "averaged over" not in optimizer.explain(ENOUGH)

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import torch
 from click.testing import CliRunner
 
 from bbmmopt import Categorical, Optimizer, Real, Space, Study, StudyDiffers
@@ -164,6 +165,26 @@ def test_a_sparse_model_predicts_what_is_left_out_no_worse():
     assert sparse.lengthscales[:2].max() < sparse.lengthscales[2:].min()
 
 
+def test_sparse_models_that_predict_about_as_well_are_all_believed_in():
+    space = cube(8)
+
+    def names(function, n):
+        X = np.random.default_rng(n).random((n, 8))
+        y = function(X)
+        data = Data(X, y, np.full(n, np.nan), X[:0], X[:0], exact=False)
+        belief = SparseModeller(space).belief(data)
+        found = [member.posterior.model.priors.name for member in belief.members]
+        assert found[:1] in ([], [belief.posterior.model.priors.name])  # the best comes first
+        assert len(found) == len(set(found)) != 1
+        return found
+
+    # All columns matter alike: some scales do as well as others.
+    assert len(names(lambda X: ((X - 0.3) ** 2).sum(1), 24)) > 1
+    # Few do, and that shows.
+    assert not names(lambda X: np.sin(5 * X[:, 0]) + 2 * (X[:, 1] - 0.4) ** 2, 48)
+    assert not Modellers(space).beliefs(Known((told(space, 24),))).first.members
+
+
 def test_a_sparse_model_is_a_function_of_the_data():
     space = cube(8)
     used = SparseModeller(space)
@@ -173,3 +194,5 @@ def test_a_sparse_model_is_a_function_of_the_data():
     again = used.belief(told(space, 22))
     assert bytes(again.lengthscales.numpy()) == bytes(fresh.lengthscales.numpy())
     assert again.posterior.model.priors.name == fresh.posterior.model.priors.name
+    for one, other in zip(again.members, fresh.members, strict=True):
+        assert torch.equal(one.lengthscales, other.lengthscales)
