@@ -129,8 +129,8 @@ def test_a_pair_beats_the_greedy_one_and_is_as_good_as_the_best_of_all_on_a_grid
     found = maximise_together(
         acquisition, greedy, Domain(LINE), generator=rng, scale=torch.tensor([0.2])
     )
-    grid = torch.linspace(0, 1, 201, dtype=torch.float64)
-    pairs = torch.cartesian_prod(grid, grid).unsqueeze(-1)
+    grid = torch.linspace(0, 1, 101, dtype=torch.float64)
+    pairs = torch.combinations(grid, 2).unsqueeze(-1)
     brute = float(torch.cat([acquisition(part) for part in pairs.split(2000)]).max())
     assert found.before == pytest.approx(float(acquisition(torch.from_numpy(greedy))))
     assert greedy[0, 0] == pytest.approx(0.5, abs=0.25)
