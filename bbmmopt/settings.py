@@ -100,6 +100,7 @@ def _checked_count(name: str, count: int | None, meaning: str) -> int | None:
 
 
 def checked_seed(seed: int | None) -> int | None:
+    """The seed as an int, or None; TypeError if it is neither."""
     if seed is not None and (isinstance(seed, bool) or not isinstance(seed, int | np.integer)):
         raise TypeError(f"seed must be an integer or None; got {seed!r}.")
     return None if seed is None else int(seed)

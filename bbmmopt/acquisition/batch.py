@@ -10,7 +10,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from bbmmopt.acquisition.base import Acquisition, JointPosterior
+from bbmmopt.acquisition.base import Acquisition
 from bbmmopt.acquisition.noisy import triangular_root
 
 # The positive part is replaced by `log_fat_plus`, which is above it by at most 0.8 τ, where x = 0:
@@ -23,49 +23,6 @@ _TAU_MAX = 1e-2
 # log(1 + eᶻ) has curvature 1/4 at z = 0 and α/(1 + z²) has -2α: convex for α < 1/8.
 _ALPHA = 0.1
 _ROUNDS = 6  # Newton steps of `fat_max`: enough, up to rounding, for q in the thousands
-
-
-@dataclass(frozen=True)
-class BatchLogExpectedImprovement(Acquisition):
-    """How much q trials are expected to improve on the best so far together, in logs.
-
-        log 1/S Σ_s max_i max(f_si - best_s, 0),    f_s = μ + L e_s,    L Lᵀ = Σ
-
-    by Monte Carlo on fixed base samples, both maxima replaced by smooth ones with fat tails: every
-    candidate has a slope, however far below the best it is. They make the value too large by at
-    most 0.01 (√q - 1), and by 0.8e-6 of `scale` in the improvement.
-
-    Source: Ament et al. (2023), https://arxiv.org/abs/2310.20708, with another fat maximum.
-
-    Attributes:
-        posterior: Belief about f.
-        best: What is to be improved on; one number, or one for each sample, shape (S,).
-        base: Standard normal, shape (S, q) or wider.
-        scale: Standard deviation of f before the data, or another measure of the size of f.
-    """
-
-    posterior: JointPosterior
-    best: float | Tensor
-    base: Tensor
-    scale: float = 1.0
-
-    def __call__(self, X: Tensor) -> Tensor:
-        """Score each group: X of shape (..., q, d) gives values of shape (...).
-
-        Raises:
-            ValueError: If X is no group, or one of more candidates than `base` has columns.
-        """
-        if X.ndim < 2 or X.shape[-2] > self.base.shape[-1]:
-            raise ValueError(
-                f"BatchLogExpectedImprovement has base samples for groups of up to "
-                f"{self.base.shape[-1]} candidates: X must have shape (..., q, d) with no larger "
-                f"q; got {tuple(X.shape)}."
-            )
-        mean, covariance = self.posterior.joint(X)
-        L = triangular_root(covariance, self.scale**2)
-        f = mean.unsqueeze(-1) + L @ self.base[:, : X.shape[-2]].mT  # (..., q, S)
-        gains = log_fat_plus(f - self.best, _TAU_PLUS * self.scale)
-        return fat_max(gains.mT, _TAU_MAX).logsumexp(-1) - math.log(len(self.base))
 
 
 class JointFantasised(Protocol):
@@ -85,16 +42,22 @@ class NoisyBatchLogExpectedImprovement(Acquisition):
 
         log 1/(S R) Σ_s Σ_r max_i w(x_i) max(f_sri - best_s, 0),    f_sr = μ_s + L e_sr,  L Lᵀ = Σ
 
-    `BatchLogExpectedImprovement` under S fantasies: joint draws of f at the trials that may be the
-    best and at the pending ones. New points are drawn given these, so that all share one draw.
+    By Monte Carlo on fixed base samples, under S fantasies: joint draws of f at the trials that may
+    be the best and at the pending ones. New points are drawn given these, so that all share one
+    draw. Both maxima are replaced by smooth ones with fat tails: every candidate has a slope,
+    however far below the best it is. They make the value too large by at most 0.01 (√q - 1), and
+    by 0.8e-6 of `scale` in the improvement.
+
     A weight of each point multiplies what it gains, as weights do where points are alone; so for
     q = 1 this is, but for Monte Carlo, the weighted `NoisyLogExpectedImprovement`.
+
+    Source: Ament et al. (2023), https://arxiv.org/abs/2310.20708, with another fat maximum.
 
     Attributes:
         belief: About f under S fantasies.
         best: The largest value of f in each fantasy, shape (S,).
         base: Standard normal, shape (S, R, q) or wider.
-        scale: As in `BatchLogExpectedImprovement`.
+        scale: Standard deviation of f before the data, or another measure of the size of f.
         weights: Exponents and logs of weights of single candidates, whose sum is log w.
     """
 

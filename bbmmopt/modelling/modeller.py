@@ -160,8 +160,7 @@ class Modeller:
             else:
                 self._told = told
         belief = believe(told.posterior, told.transform, data)
-        distinct = {id(p): believe(p, told.transform, data) for p in told.members}
-        members = tuple(distinct[id(p)] for p in told.members)
+        members = tuple(believe(p, told.transform, data) for p in told.members)
         return replace(belief, cut_short=told.cut_short, members=members)
 
     def _members(

@@ -121,10 +121,8 @@ def batch_acquisition(beliefs: Beliefs, request: Request, space: Space, q: int) 
     draws = generator(request.seed, request.number, "batch")
     if not isinstance(single, LogMean):
         return _batch(single, q, _SAMPLES, draws, scale)
-    distinct = {id(part): part for part in single.parts}
-    each = _SAMPLES // len(distinct)
-    batches = {key: _batch(part, q, each, draws, scale) for key, part in distinct.items()}
-    return LogMean([batches[id(part)] for part in single.parts])
+    each = _SAMPLES // len(single.parts)
+    return LogMean([_batch(part, q, each, draws, scale) for part in single.parts])
 
 
 def _batch(

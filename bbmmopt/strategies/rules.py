@@ -128,9 +128,7 @@ def make_acquisition(
             space=space,
             guide=guide,
         )
-        keys = [tuple(map(id, (*one.objectives, *one.constraints))) for one in members]
-        distinct = {key: alone(one) for key, one in zip(keys, members, strict=True)}
-        return LogMean([distinct[key] for key in keys])
+        return LogMean([alone(one) for one in members])
     acquisition = build(name, beliefs, seed, reference, number, space, guide)
     if name in _NOT_IN_LOGS:
         return acquisition

@@ -1,5 +1,6 @@
 """Beliefs that several test files of acquisition functions share, and laws that all obey."""
 
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
@@ -7,7 +8,7 @@ import torch
 from oracles import normal, uniform
 from torch import Tensor
 
-from bbmmopt.acquisition import Acquisition
+from bbmmopt.acquisition import Acquisition, NoisyBatchLogExpectedImprovement
 from surrogate import ExactGP, Matern52, Posterior
 
 # --------------------------------------------------------------------------------------
@@ -57,6 +58,30 @@ class Smooth(ByAutograd):
 # --------------------------------------------------------------------------------------
 # Laws
 # --------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Alike:
+    """S fantasies of f that tell nothing: all are what is believed of f."""
+
+    posterior: Posterior
+    count: int = 1
+
+    def joint(self, X: Tensor) -> tuple[Tensor, Tensor]:
+        mean, covariance = self.posterior.joint(X)
+        return mean.expand(self.count, *mean.shape), covariance
+
+
+def batch_improvement(
+    posterior: Posterior, best: float | Tensor, base: Tensor, scale: float = 1.0
+) -> NoisyBatchLogExpectedImprovement:
+    """On a best value that is known; or one for each sample of base (S, q), shape (S,)."""
+    if isinstance(best, Tensor):
+        belief, base = Alike(posterior, len(best)), base.unsqueeze(1)
+    else:
+        belief, base = Alike(posterior), base.unsqueeze(0)
+        best = torch.tensor([best], dtype=torch.float64)
+    return NoisyBatchLogExpectedImprovement(belief, best, base, scale)
 
 
 def assert_gradients_agree_with_autograd(

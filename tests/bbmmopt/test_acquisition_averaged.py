@@ -33,23 +33,6 @@ def test_it_is_the_log_of_the_mean_of_what_its_parts_are_logs_of(rng):
     torch.testing.assert_close(LogMean(parts)(X), expected, rtol=1e-12, atol=1e-12)
 
 
-def test_a_part_that_stands_there_twice_counts_twice_and_is_computed_once(rng):
-    first, second, _ = _parts(rng)
-    calls = []
-
-    class Counted(Acquisition):
-        def __call__(self, X):
-            calls.append(len(X))
-            return first(X)
-
-    X = uniform(rng, 4, 1, 2)
-    counted = Counted()
-    found = LogMean([counted, second, counted])(X)
-    expected = (2 / 3 * first(X).exp() + 1 / 3 * second(X).exp()).log()
-    torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-12)
-    assert calls == [4]
-
-
 def test_gradients_are_those_of_finite_differences(rng):
     acquisition = LogMean(_parts(rng))
     X = uniform(rng, 3, 2)

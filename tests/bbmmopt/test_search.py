@@ -1,7 +1,6 @@
 """Facts about the search: known optima, spaces of every kind, points that were seen."""
 
 import itertools
-from dataclasses import dataclass
 
 import numpy as np
 import pytest
@@ -10,44 +9,15 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bbmmopt.search import Domain, Search, SpaceExhausted, ascend, maximise
+from bbmmopt.search import Domain, Search, SpaceExhausted, ascend
 from bbmmopt.search.starts import around, boltzmann, change_discrete, sobol
 from bbmmopt.space import Categorical, Integer, Ordinal, Real, Space
+from tests.bbmmopt.searches import Peak, search_for, seeded
 
 settings.register_profile("facts", deadline=None, derandomize=True, database=None)
 settings.load_profile("facts")
 
 QUICK = Search(raw=64, starts=4, climb_rounds=30)
-
-
-@dataclass(frozen=True)
-class Peak:
-    """-‖x - top‖², in three lines."""
-
-    top: np.ndarray
-
-    def __call__(self, X):
-        return self.value_and_gradient(X.squeeze(-2))[0]
-
-    def value_and_gradient(self, X):
-        away = X - torch.as_tensor(self.top)
-        return -away.square().sum(-1), -2 * away
-
-
-def seeded(seed: int = 0) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
-
-
-def search_for(acquisition, domain, *, seed=0, search=None, centres=None, scale=1.0):
-    d = len(domain.space)
-    return maximise(
-        acquisition,
-        domain,
-        generator=seeded(seed),
-        scale=torch.full((d,), scale, dtype=torch.float64),
-        centres=np.empty((0, d)) if centres is None else centres,
-        search=search,
-    )
 
 
 # --------------------------------------------------------------------------------------

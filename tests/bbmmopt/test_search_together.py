@@ -9,11 +9,11 @@ from oracles import normal, uniform
 
 from bbmmopt import Categorical, Integer, Real, Space
 from bbmmopt.acquisition import LogPrior, NoisyBatchLogExpectedImprovement
-from bbmmopt.acquisition.batch import BatchLogExpectedImprovement
 from bbmmopt.acquisition.noisy import NoisyLogExpectedImprovement, base_samples
 from bbmmopt.acquisition.weighted import Normal
 from bbmmopt.search import Domain, maximise_together
 from surrogate import ExactGP, Matern52
+from tests.bbmmopt.acquisitions import batch_improvement
 
 LINE = Space({"x": Real(0, 1)})
 
@@ -68,7 +68,7 @@ def test_without_fantasies_it_is_the_batch_improvement_on_a_known_best(rng):
     base, groups = base_samples(64, 4, rng), uniform(rng, 6, 4, 3)
     best = torch.tensor([1.9], dtype=torch.float64)
     noisy = NoisyBatchLogExpectedImprovement(one, best, base[None], 2.0)
-    plain = BatchLogExpectedImprovement(posterior, 1.9, base, 2.0)
+    plain = batch_improvement(posterior, 1.9, base, 2.0)
     torch.testing.assert_close(noisy(groups), plain(groups), rtol=0, atol=1e-8)
 
 
@@ -104,7 +104,7 @@ def two_bumps():
     X = torch.tensor([[0.0], [1.0]], dtype=torch.float64)
     posterior = ExactGP(Matern52(1, lengthscale=0.2), noise=1e-6).condition(X, X[:, 0] * 0)
     base = base_samples(256, 2, torch.Generator().manual_seed(3))
-    return posterior, BatchLogExpectedImprovement(posterior, 0.5, base)
+    return posterior, batch_improvement(posterior, 0.5, base)
 
 
 def one_after_another(posterior) -> np.ndarray:
