@@ -163,64 +163,89 @@ def ascend_curved(
     budget = budget or Budget()
     ends, values, rounds, evaluations = X.copy(), np.full(len(X), -np.inf), 0, 0
     for i, x in enumerate(X):
-        free, calls = np.flatnonzero(lower[i] < upper[i]), 0
+        free = np.flatnonzero(lower[i] < upper[i])
         if not len(free):
             continue
-
-        def whole(u: np.ndarray, x: np.ndarray = x, free: np.ndarray = free) -> np.ndarray:
-            row = x.copy()
-            row[free] = (u * scale[free]).clip(0.0, 1.0)
-            return row
-
-        def cost(u: np.ndarray, whole: Any = whole, free: Any = free) -> tuple[float, np.ndarray]:
-            nonlocal calls
-            if not budget.allows(1):
-                raise _SpentError
-            budget.spend(1)
-            calls += 1
-            value, gradient = function(whole(u)[None])
-            return -float(value[0]), -gradient[0, free] * scale[free]
-
-        def slopes(u: np.ndarray, which: int, whole: Any = whole, free: Any = free) -> np.ndarray:
-            row = whole(u)
-            at = curved(row)[which]
-            J = np.empty((len(at), len(free)))
-            for k, j in enumerate(free.tolist()):
-                nudged = row.copy()
-                nudged[j] += _NUDGE if row[j] < 0.5 else -_NUDGE
-                J[:, k] = (curved(nudged)[which] - at) / (nudged[j] - row[j]) * scale[j]
-            return J
-
-        limits: list[dict[str, Any]] = [
-            {"type": kind, "fun": lambda u, w=w, z=whole: curved(z(u))[w], "jac": jacobian}
-            for w, kind in enumerate(("eq", "ineq"))
-            if len(curved(x)[w])
-            for jacobian in (lambda u, w=w, s=slopes: s(u, w),)
-        ]
-        for kind, A, b in (("eq", polytope.E, polytope.e), ("ineq", polytope.G, polytope.h)):
-            if len(A):
-                J = -A[:, free] * scale[free]
-                limits.append(
-                    {
-                        "type": kind,
-                        "fun": lambda u, A=A, b=b, z=whole: b - A @ z(u),
-                        "jac": lambda u, J=J: J,
-                    }
-                )
-        start = x[free] / scale[free]
+        row = _CurvedRow(function, x, free, scale[free], curved, budget)
         try:
             solved = minimize(
-                cost,
-                start,
+                row.cost,
+                x[free] / scale[free],
                 jac=True,
                 method="SLSQP",
                 bounds=np.column_stack([lower[i, free], upper[i, free]]) / scale[free, None],
-                constraints=limits,
+                constraints=row.limits(polytope),
                 options={"maxiter": max_rounds, "ftol": tolerance},
             )
         except _SpentError:
-            return Ascent(ends, values, max(rounds, calls), evaluations + calls)
-        rounds, evaluations = max(rounds, calls), evaluations + calls
+            return Ascent(ends, values, max(rounds, row.calls), evaluations + row.calls)
+        rounds, evaluations = max(rounds, row.calls), evaluations + row.calls
         if np.isfinite(solved.x).all() and np.isfinite(solved.fun):
-            ends[i], values[i] = whole(solved.x), -solved.fun
+            ends[i], values[i] = row.whole(solved.x), -solved.fun
     return Ascent(ends, values, rounds, evaluations)
+
+
+class _CurvedRow:
+    """One row as SLSQP sees it: its free columns, as u = x / scale.
+
+    Attributes:
+        calls: How often the function was called.
+    """
+
+    def __init__(
+        self,
+        function: ValueAndGradient,
+        x: np.ndarray,
+        free: np.ndarray,
+        scale: np.ndarray,
+        curved: Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]],
+        budget: Budget,
+    ) -> None:
+        self._function, self._x, self._free, self._scale = function, x, free, scale
+        self._curved, self._budget = curved, budget
+        self.calls = 0
+
+    def whole(self, u: np.ndarray) -> np.ndarray:
+        """The row itself, shape (d,)."""
+        row = self._x.copy()
+        row[self._free] = (u * self._scale).clip(0.0, 1.0)
+        return row
+
+    def cost(self, u: np.ndarray) -> tuple[float, np.ndarray]:
+        """What is minimised, and its gradient in u."""
+        if not self._budget.allows(1):
+            raise _SpentError
+        self._budget.spend(1)
+        self.calls += 1
+        value, gradient = self._function(self.whole(u)[None])
+        return -float(value[0]), -gradient[0, self._free] * self._scale
+
+    def limits(self, polytope: Polytope) -> list[dict[str, Any]]:
+        """Its constraints, as SLSQP takes them: what must be 0, and what at least 0."""
+        limits: list[dict[str, Any]] = [
+            {
+                "type": kind,
+                "fun": lambda u, w=w: self._curved(self.whole(u))[w],
+                "jac": lambda u, w=w: self._slopes(u, w),
+            }
+            for w, kind in enumerate(("eq", "ineq"))
+            if len(self._curved(self._x)[w])
+        ]
+        for kind, A, b in (("eq", polytope.E, polytope.e), ("ineq", polytope.G, polytope.h)):
+            if len(A):
+                J = -A[:, self._free] * self._scale
+                fun = lambda u, A=A, b=b: b - A @ self.whole(u)  # noqa: E731
+                limits.append({"type": kind, "fun": fun, "jac": lambda u, J=J: J})
+        return limits
+
+    def _slopes(self, u: np.ndarray, which: int) -> np.ndarray:
+        """Gradients in u of the curved constraints of a kind, by differences, (q, free)."""
+        row = self.whole(u)
+        at = self._curved(row)[which]
+        J = np.empty((len(at), len(self._free)))
+        for k, j in enumerate(self._free.tolist()):
+            nudged = row.copy()
+            nudged[j] += _NUDGE if row[j] < 0.5 else -_NUDGE
+            difference = self._curved(nudged)[which] - at
+            J[:, k] = difference / (nudged[j] - row[j]) * self._scale[k]
+        return J
