@@ -16,7 +16,20 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from bbmmopt.execution import RunResult, StopRun, maximize, minimize, run
+    from bbmmopt.early_stopping import Hyperband, MedianStop, PercentileStop, SuccessiveHalving
+    from bbmmopt.execution import (
+        ExecutorBroken,
+        Patience,
+        RemainingImprovement,
+        RunResult,
+        StopRun,
+        Target,
+        TotalTrials,
+        maximize,
+        minimize,
+        run,
+    )
+    from bbmmopt.extension import OldTrialsWarning
     from bbmmopt.optimizer import Optimizer
     from bbmmopt.prior import Near
     from bbmmopt.problem import Constraint, Objective, Problem
@@ -32,9 +45,9 @@ if TYPE_CHECKING:
         Simplex,
         Space,
     )
-    from bbmmopt.storage import StorageError
+    from bbmmopt.storage import StorageError, StudyRevised
     from bbmmopt.study import FailedTrialWarning, NoCompleteTrial, Study
-    from bbmmopt.trial import Trial, TrialAlreadyTold, TrialState, UnknownTrial
+    from bbmmopt.trial import Trial, TrialAlreadyTold, TrialPruned, TrialState, UnknownTrial
 
 __version__ = "0.1.0"
 
@@ -46,6 +59,15 @@ __all__ = [
     "run",
     "RunResult",
     "StopRun",
+    "Target",
+    "Patience",
+    "TotalTrials",
+    "RemainingImprovement",
+    "ExecutorBroken",
+    "MedianStop",
+    "PercentileStop",
+    "SuccessiveHalving",
+    "Hyperband",
     "Space",
     "Real",
     "Integer",
@@ -61,18 +83,34 @@ __all__ = [
     "Trial",
     "TrialState",
     "TrialAlreadyTold",
+    "TrialPruned",
     "UnknownTrial",
     "SpaceExhausted",
     "NoFeasiblePoint",
     "StudyDiffers",
     "StorageError",
+    "StudyRevised",
     "NoCompleteTrial",
     "FailedTrialWarning",
+    "OldTrialsWarning",
     "__version__",
 ]
 
 _NAMES = {
-    "bbmmopt.execution": ("RunResult", "StopRun", "maximize", "minimize", "run"),
+    "bbmmopt.early_stopping": ("Hyperband", "MedianStop", "PercentileStop", "SuccessiveHalving"),
+    "bbmmopt.execution": (
+        "ExecutorBroken",
+        "Patience",
+        "RemainingImprovement",
+        "RunResult",
+        "StopRun",
+        "Target",
+        "TotalTrials",
+        "maximize",
+        "minimize",
+        "run",
+    ),
+    "bbmmopt.extension": ("OldTrialsWarning",),
     "bbmmopt.optimizer": ("Optimizer",),
     "bbmmopt.prior": ("Near",),
     "bbmmopt.problem": ("Constraint", "Objective", "Problem"),
@@ -87,10 +125,10 @@ _NAMES = {
         "Simplex",
         "Space",
     ),
-    "bbmmopt.storage": ("StorageError",),
+    "bbmmopt.storage": ("StorageError", "StudyRevised"),
     "bbmmopt.settings": ("StudyDiffers",),
     "bbmmopt.study": ("FailedTrialWarning", "NoCompleteTrial", "Study"),
-    "bbmmopt.trial": ("Trial", "TrialAlreadyTold", "TrialState", "UnknownTrial"),
+    "bbmmopt.trial": ("Trial", "TrialAlreadyTold", "TrialPruned", "TrialState", "UnknownTrial"),
 }
 _HOME = {name: module for module, names in _NAMES.items() for name in names}
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from bbmmopt.problem import Problem
-from bbmmopt.trial import Trial
+from bbmmopt.trial import Trial, TrialState
 
 # The names an acquisition function goes by, and what they stand for.
 ACQUISITIONS = {
@@ -41,12 +41,25 @@ STRATEGIES = {
 
 
 def explain(trial: Trial, problem: Problem) -> str:
-    """Why this point: which phase, model and acquisition value it came from."""
+    """Why this point: which phase, model and acquisition value it came from.
+
+    Of a trial that was stopped early, why that was, too.
+    """
+    told = _origin(trial, problem)
+    if trial.state != TrialState.PRUNED:
+        return told
+    return f"{told}\nIt was stopped early: {(trial.reason or 'no reason was told').rstrip('.')}."
+
+
+def _origin(trial: Trial, problem: Problem) -> str:
     origin = trial.origin
     head = f"Trial {trial.number}"
     match origin.get("phase"):
         case "enqueued":
             return f"{head} was enqueued by the user."
+        case "warm start":
+            there = f", where it was trial {origin['number']}" * (origin["source"] != "given")
+            return f"{head} was taken along from {origin['from']}{there}, as a warm start."
         case "told":
             return f"{head} was told by the user, not suggested."
         case "space-filling":
@@ -77,9 +90,7 @@ def explain(trial: Trial, problem: Problem) -> str:
                 f"candidates{because}.",
                 *_batch(origin),
                 *_cut_short(origin),
-                f"The model saw {model['trials']} complete, {model['pending']} pending and "
-                f"{model['failed']} failed trials, and expected {_expected(origin, problem)} "
-                f"there.",
+                f"The model saw {_seen(model)}, and expected {_expected(origin, problem)} there.",
                 *_members(model),
                 *_chances(origin, problem),
                 *_powers(origin),
@@ -100,6 +111,18 @@ def _noise(model: Mapping[str, Any]) -> str:
     return (
         f"{told} on average; it depends on the parameters, and was between {least:.2g} and "
         f"{most:.2g} at the trials"
+    )
+
+
+def _seen(model: Mapping[str, Any]) -> str:
+    """How many trials of each kind."""
+    stopped = model.get("stopped", 0)
+    others = f"{model['pending']} pending and {model['failed']} failed trials"
+    if not stopped:
+        return f"{model['trials']} complete, {others}"
+    return (
+        f"{model['trials'] - stopped} complete, {stopped} that were stopped early, whose ends were "
+        f"forecast, {others}"
     )
 
 

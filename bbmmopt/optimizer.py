@@ -10,6 +10,7 @@ from typing import Any, overload
 
 import numpy as np
 
+from bbmmopt.ledger import checked_worker
 from bbmmopt.modelling import Belief, Beliefs
 from bbmmopt.settings import StudyDiffers, checked_name
 from bbmmopt.storage import NumberTaken
@@ -22,9 +23,11 @@ from bbmmopt.strategies import (
     Proposal,
     Request,
     SpaceExhausted,
+    Told,
     acquisition_for,
     predict_risk,
     propose_together,
+    remaining_improvement,
 )
 from bbmmopt.study import FailedTrialWarning, NoCompleteTrial, Study
 from bbmmopt.trial import Trial, TrialState
@@ -57,6 +60,19 @@ class Recommendation:
     arguments: dict[str, Any]
     value: float
     uncertainty: float
+
+
+@dataclass(frozen=True)
+class _Worker:
+    """Who asks.
+
+    Attributes:
+        name: As in `ask`.
+        lease: As in `ask`.
+    """
+
+    name: str | None
+    lease: float | None
 
 
 class Optimizer(Study):
@@ -127,17 +143,36 @@ class Optimizer(Study):
             variation, not only exactly there.
         risk: What counts under perturbation: "mean", the default; or a number such as 0.9, for
             the mean over the worst tenth of the variation.
+        early_stopping: When `trial.should_stop()` says that a trial is not worth going on with,
+            from what it and the others reported: `MedianStop()`, `PercentileStop(25)`,
+            `SuccessiveHalving(min_steps=3)` or `Hyperband(min_steps=1, max_steps=81)`; or "median",
+            "percentile" or "halving" for one at its defaults. For one objective. What a stopped
+            trial would have ended with is forecast, and the model learns from that.
+
+        mode: "resume", the default, goes on with a stored study as it is. "extend" goes on with it
+            changed: other bounds, choices, parameters, conditions, constraints, noise or settings;
+            settings left out stay. Its trials stay as they are, count for `best`, and train the
+            model wherever they have a place in the new space, be it outside; `OldTrialsWarning`
+            says how many do not. A parameter that is fixed now (low == high, one choice) goes on
+            being learnt from at its other values.
+        former: {parameter: value}, for "extend" and `warm_start`: what a parameter that is new was
+            in earlier trials; of one that is gone, the value at which earlier trials count.
+        warm_start: Results of another study to begin with, of the same objectives: "old.db",
+            "old.db#study", (storage, study), a Study, or [(params, value), …]. Its complete and
+            failed trials are added once, as if told, those outside the bounds too; so they count
+            for `n_start`.
 
     Raises:
         ValueError: If the problem makes no sense.
-        StudyDiffers: If the storage holds this study with another problem, seed or setting.
+        StudyDiffers: If the storage holds this study with another problem, seed or setting, or if
+            it cannot be extended to it.
         StorageError: If the storage cannot be opened.
     """
 
     @cached_property
     def _strategy(self) -> Chosen:
         return Chosen(
-            self.space,
+            self._former.space,
             self.settings["n_start"],
             self.settings["acquisition"],
             strategy=self.settings["strategy"],
@@ -153,6 +188,7 @@ class Optimizer(Study):
         *,
         fixed: Mapping[str, Any] | None = None,
         worker: str | None = None,
+        lease: float | None = None,
         timeout: float | None = None,
         evaluations: int | None = None,
     ) -> Trial: ...
@@ -164,6 +200,7 @@ class Optimizer(Study):
         *,
         fixed: Mapping[str, Any] | None = None,
         worker: str | None = None,
+        lease: float | None = None,
         timeout: float | None = None,
         evaluations: int | None = None,
     ) -> list[Trial]: ...
@@ -174,6 +211,7 @@ class Optimizer(Study):
         *,
         fixed: Mapping[str, Any] | None = None,
         worker: str | None = None,
+        lease: float | None = None,
         timeout: float | None = None,
         evaluations: int | None = None,
     ) -> Trial | list[Trial]:
@@ -193,6 +231,9 @@ class Optimizer(Study):
                 set up, a batch that shares a temperature. Enqueued trials are left alone then.
             worker: Who will run it. A worker that asks under a name it used in an earlier process
                 first gets the trials back that it never told.
+            lease: Seconds without a sign of life after which the trial is handed out again to
+                whoever asks: its worker is taken for dead. `trial.report` and `renew` are signs
+                of life. A late result counts if it is the first. Left out, never.
             timeout: Seconds after which the best point found so far is taken. Fits end after half
                 of them, with the best parameters so far. What has begun is finished: one evaluation
                 of the likelihood, one batch of candidates. A suggestion that was cut short by this
@@ -204,8 +245,7 @@ class Optimizer(Study):
             ValueError: If `fixed` names unknown parameters or values that are not allowed, or a
                 limit allows nothing.
         """
-        if worker is not None and (not isinstance(worker, str) or not worker):
-            raise TypeError(f"worker must be a non-empty name; got {worker!r}.")
+        who = _Worker(*checked_worker(worker, lease))
         if n is not None and (isinstance(n, bool) or not isinstance(n, int | np.integer) or n < 1):
             raise ValueError(f"n must be a positive integer, the number of trials; got {n!r}.")
         columns, left = self._columns(fixed, where="ask(fixed=…)"), n or 1
@@ -213,7 +253,7 @@ class Optimizer(Study):
         together = self.settings["batches"] == "joint"
         trials: list[Trial] = []
         while left:
-            trials += self._ask_some(left if together else 1, left, columns, worker, budget)
+            trials += self._ask_some(left if together else 1, left, columns, who, budget)
             left = (n or 1) - len(trials)
         return trials[0] if n is None else trials
 
@@ -222,20 +262,20 @@ class Optimizer(Study):
         most: int,
         left: int,
         columns: Mapping[int, float],
-        worker: str | None,
+        who: _Worker,
         budget: Budget,
     ) -> list[Trial]:
         """From one trial to `most`, of so many that are left: one in line, or suggested ones."""
         with self._lock:
             while True:
-                self._sync()
+                self._ledger.sync()
                 if not columns:
-                    trial = self._left_behind(worker) or self.storage.claim(
-                        self.study, worker=worker, now=time.time()
+                    trial = self._own(who) or self.storage.claim(
+                        self.study, worker=who.name, lease=who.lease
                     )
                     if trial is not None:
-                        return [self._hand_out(trial)]
-                number, added = max(self._trials, default=-1) + 1, []
+                        return [self._ledger.hand_out(trial)]
+                number, added = self._ledger.next_number, []
                 request = self._request(number, columns, budget)
                 if most == 1:
                     proposals = [self._strategy.propose(replace(request, trials=left))]
@@ -243,7 +283,7 @@ class Optimizer(Study):
                     proposals = propose_together(self._strategy, request, most)
                 try:
                     for k, proposal in enumerate(proposals):
-                        added.append(self._start(number + k, proposal, worker))
+                        added.append(self._start(number + k, proposal, who))
                 except NumberTaken:
                     # Another process was first. Its trial is pending now: suggest again with that
                     # known, under the next number.
@@ -251,7 +291,20 @@ class Optimizer(Study):
                 if added:
                     return added
 
-    def _start(self, number: int, proposal: Proposal, worker: str | None) -> Trial:
+    def _own(self, who: _Worker) -> Trial | None:
+        """A running trial that this worker was given in an earlier process."""
+        trial = self._ledger.left_behind(who.name)
+        if trial is None or (trial.lease is None and who.lease is None):
+            return trial
+        return self.storage.reclaim(
+            self.study,
+            trial.number,
+            worker=who.name,
+            previous_worker=who.name,
+            lease=who.lease,
+        )
+
+    def _start(self, number: int, proposal: Proposal, who: _Worker) -> Trial:
         """Store a proposal as a running trial.
 
         Raises:
@@ -265,9 +318,12 @@ class Optimizer(Study):
             created=now,
             started=now,
             origin=proposal.origin,
-            worker=worker,
+            worker=who.name,
+            lease=who.lease,
         )
-        return self._hand_out(self.storage.add(self.study, trial))
+        return self._ledger.hand_out(
+            self.storage.add(self.study, trial, generation=self._generation)
+        )
 
     def preview(
         self,
@@ -296,8 +352,8 @@ class Optimizer(Study):
         if name is not None and name != strategy.acquisition:
             strategy = replace(strategy, acquisition=name)  # with a model of its own
         with self._lock:
-            self._sync()
-            number = max(self._trials, default=-1) + 1
+            self._ledger.sync()
+            number = self._ledger.next_number
             proposal = strategy.propose(self._request(number, columns, budget))
         params = self.space.decode(proposal.x)
         return Trial(
@@ -310,7 +366,7 @@ class Optimizer(Study):
 
     def _columns(self, fixed: Mapping[str, Any] | None, *, where: str) -> dict[int, float]:
         """Parameters given by name as columns of the unit cube."""
-        checked = self.space.validate_partial(fixed or {}, where=where)
+        checked = self.space.validate_partial({} if fixed is None else fixed, where=where)
         for name in checked:
             for parent in self.space.parameters[name].when or {}:
                 if parent not in checked:
@@ -319,22 +375,10 @@ class Optimizer(Study):
                         f"{parent!r} to one of them too."
                     )
         return {
-            self.space.names.index(name): self.space.parameters[name].to_unit(value)
+            self.space.names.index(name): self._former.space.parameters[name].to_unit(value)
             for name, value in checked.items()
+            if name not in self._former.ranges
         }
-
-    def _left_behind(self, worker: str | None) -> Trial | None:
-        """A running trial of this worker that another process was given, now its again."""
-        if worker is None:
-            return None
-        for number, trial in sorted(self._trials.items()):
-            if (
-                trial.state == TrialState.RUNNING
-                and trial.worker == worker
-                and number not in self._handed_out
-            ):
-                return trial
-        return None
 
     def recommend(self) -> Recommendation:
         """The point where the model expects the best value: what to use in the end.
@@ -359,7 +403,7 @@ class Optimizer(Study):
                 raise NoCompleteTrial(
                     "there is no complete trial yet to base a recommendation on: tell one first."
                 )
-            request = replace(self._request(len(self._trials), {}), seen=frozenset())
+            request = replace(self._request(len(self._ledger.trials), {}), seen=frozenset())
             found = self._strategy.find("mean", beliefs, request)
             if self._guide.perturbation is None:
                 value, uncertainty = (float(part[0]) for part in belief.predict(found.x[None]))
@@ -397,12 +441,40 @@ class Optimizer(Study):
     def beliefs(self) -> Beliefs:
         """The fitted models of all outputs after all trials so far."""
         with self._lock:
-            self._sync()
+            self._ledger.sync()
             return self._strategy.modellers.beliefs(self._request(0, {}).known)
+
+    def remaining_improvement(self) -> float:
+        """How much one more trial is expected to improve on the best, in units of the objective.
+
+        The largest expected improvement anywhere in the space, where constraints may not hold
+        times the probability that they do. A reason to stop, as good as the model is. What is
+        running does not count yet.
+
+        Returns:
+            Infinity while no trial is complete and keeps the constraints; 0 where all was tried.
+
+        Raises:
+            ValueError: If there are several objectives, or a perturbation.
+        """
+        if len(self.problem.objectives) > 1:
+            raise ValueError(
+                f"with several objectives ({', '.join(self.problem.names)}) no trial is the best, "
+                f"and none improves on it."
+            )
+        if self._guide.perturbation is not None:
+            raise ValueError(
+                "remaining_improvement is of what trials show; under a perturbation, something "
+                "else is looked for: see recommend()."
+            )
+        with self._lock:
+            beliefs = self.beliefs()
+            request = self._request(self._ledger.next_number, {})
+            return remaining_improvement(beliefs, request, self._former.space)
 
     @cached_property
     def _guide(self) -> Guide:
-        return Guide.of(self.settings, self.space)
+        return Guide.of(self.settings, self._former.space, self._former.held)
 
     def acquisition(self, name: str | None = None) -> Acquisition:
         """The acquisition function after all trials so far, over rows of the unit cube.
@@ -418,9 +490,9 @@ class Optimizer(Study):
         if not len(beliefs.first.data.y):
             raise NoCompleteTrial("there is no complete trial yet to build on: tell one first.")
         with self._lock:
-            request = self._request(max(self._trials, default=-1) + 1, {})
+            request = self._request(self._ledger.next_number, {})
         name = name or self._strategy.acquisition
-        return acquisition_for(name, beliefs, request, self.space)
+        return acquisition_for(name, beliefs, request, self._former.space)
 
     # ------------------------------------------------------------------------------ inside
 
@@ -428,10 +500,18 @@ class Optimizer(Study):
     def _asking(self) -> Asking:
         return Asking(self.problem, self.seed, self._guide, bool(self.settings.get("cost")))
 
+    @cached_property
+    def _told(self) -> Told:
+        return Told(self.problem, self._former if self._former.extended else None)
+
     def _request(
         self, number: int, fixed: Mapping[int, float], budget: Budget | None = None
     ) -> Request:
-        return self._asking.request(self._trials, self._rows, number, fixed, budget)
+        curves = self.curves if self._ledger.pruned else {}
+        fixed = {**self._former.held, **fixed}
+        for trial, row in self._ledger.news():
+            self._told.learn(trial, row)
+        return self._asking.request(self._told, number, fixed, budget, curves)
 
     def _budget(self, timeout: float | None, evaluations: int | None, trials: int) -> Budget:
         """What an ask may take, checked."""

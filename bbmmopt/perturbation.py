@@ -8,7 +8,7 @@ from typing import Any
 
 from bbmmopt.problem import Problem
 from bbmmopt.space import Real, Space
-from bbmmopt.space.checks import did_you_mean, listing, naming
+from bbmmopt.space.checks import did_you_mean, listing, naming, shown, to_float
 
 
 def checked_perturbation(perturbation: Mapping[str, float], problem: Problem) -> dict[str, float]:
@@ -43,9 +43,9 @@ def checked_perturbation(perturbation: Mapping[str, float], problem: Problem) ->
                 )
             if isinstance(std, bool) or not isinstance(std, int | float):
                 raise TypeError(f"the standard deviation must be a number; got {std!r}.")
-            if not 0 < std < math.inf:
+            if not 0 < to_float(std) < math.inf:
                 raise ValueError(
-                    f"the standard deviation must be positive and finite; got {std!r}."
+                    f"the standard deviation must be positive and finite; got {shown(std)}."
                 )
         found[name] = float(std)
     return {name: found[name] for name in problem.space.names if name in found}

@@ -6,12 +6,12 @@ Imports no torch: a prior is a description, in the user's units, that is stored 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass
 from typing import Any, NamedTuple
 
 from bbmmopt.space import Categorical, Integer, Ordinal, Parameter, Real, Space
-from bbmmopt.space.checks import did_you_mean, listing, naming
+from bbmmopt.space.checks import did_you_mean, listing, naming, shown, to_float
 
 Prior = Mapping[str, "Near | Mapping[Any, float]"]
 
@@ -63,6 +63,32 @@ def prior_to_json(prior: Prior, space: Space) -> dict[str, Any]:
     return {name: found[name] for name in space.names if name in found}
 
 
+def prior_from_json(data: Any, space: Space) -> dict[str, Near | dict[Any, Any]]:
+    """Undo `prior_to_json`; the result still has to be checked.
+
+    Raises:
+        ValueError: If it is no such thing, naming the parameter.
+    """
+    if not isinstance(data, Mapping):
+        raise ValueError(f"prior must be a JSON object, {{…}}; got {shown(data)}.")
+    found: dict[str, Near | dict[Any, Any]] = {}
+    for name, belief in data.items():
+        keys = set(belief) if isinstance(belief, Mapping) else set()
+        labels = getattr(space.parameters.get(name), "labels", ())
+        if "near" in keys and keys <= {"near", "factor", "spread"}:
+            width = {key: value for key, value in belief.items() if key != "near"}
+            found[name] = Near(belief["near"], **width)
+        elif keys == {"weights"} and _are_of(belief["weights"], labels):
+            found[name] = dict(zip(labels, belief["weights"], strict=True))
+        else:
+            raise ValueError(f"prior: parameter {name!r}: {shown(belief)} cannot be read.")
+    return found
+
+
+def _are_of(weights: Any, labels: Sequence[Any]) -> bool:
+    return isinstance(weights, list) and len(weights) == len(labels)
+
+
 def columns_of(prior: Mapping[str, Any], space: Space) -> dict[int, Bell | list[float]]:
     """By column, what `prior_to_json` wrote: a bell, or a weight for each of k levels.
 
@@ -109,9 +135,9 @@ def _checked(parameter: Parameter, belief: Any) -> dict[str, Any]:
 def _above(what: str, number: Any, least: float) -> float:
     if isinstance(number, bool) or not isinstance(number, int | float):
         raise TypeError(f"{what} must be a number; got {number!r}.")
-    if not least < number < math.inf:
+    if not least < to_float(number) < math.inf:
         hint = " To rule a choice out, leave it out of the space." if "weight" in what else ""
-        raise ValueError(f"{what} must be finite and above {least:g}; got {number!r}.{hint}")
+        raise ValueError(f"{what} must be finite and above {least:g}; got {shown(number)}.{hint}")
     return float(number)
 
 
@@ -128,9 +154,15 @@ def _column(parameter: Parameter, belief: Mapping[str, Any]) -> Bell | list[floa
     else:
         assert isinstance(parameter, Real | Integer)
         ends = parameter.low, parameter.high
-        whole = math.log(ends[1] / ends[0]) if parameter.log else float(ends[1] - ends[0])
+        whole = _decades(*ends) if parameter.log else float(ends[1] - ends[0])
     width = math.log(belief["factor"]) if "factor" in belief else belief["spread"]
     return Bell(mean, width / whole * (_unit(parameter, ends[1]) - _unit(parameter, ends[0])))
+
+
+def _decades(low: float, high: float) -> float:
+    """log(high / low), also where that is beyond all doubles."""
+    ratio = high / low
+    return math.log(ratio) if ratio < math.inf else math.log(high) - math.log(low)
 
 
 def _unit(parameter: Any, value: Any) -> float:

@@ -8,14 +8,15 @@ import math
 import numbers
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import MISSING, dataclass, field, fields
 from typing import Any, Literal, get_args
 
 import numpy as np
 
 from bbmmopt.pareto import pareto_front_of
 from bbmmopt.space import Parameter, Space
-from bbmmopt.space.checks import listing
+from bbmmopt.space.checks import listing, no_number, reading, shown
+from bbmmopt.space.reading import fields_of
 from bbmmopt.trial import Trial, TrialState
 
 Direction = Literal["minimize", "maximize"]
@@ -67,7 +68,7 @@ class Constraint:
     def __post_init__(self) -> None:
         _check_name("constraint", self.name)
         _check_word(f"sense of constraint {self.name!r}", self.sense, get_args(Sense))
-        bound = _number(f"bound of constraint {self.name!r}", self.bound)
+        bound = to_number(f"bound of constraint {self.name!r}", self.bound)
         if not math.isfinite(bound):
             raise ValueError(
                 f"bound of constraint {self.name!r} must be finite; got {bound}. What is never "
@@ -152,7 +153,9 @@ class Problem:
                 f"reference_point must have a value for {listing(self.names)}; "
                 f"got {listing(point)}."
             )
-        checked = {name: _number(f"reference_point[{name!r}]", point[name]) for name in self.names}
+        checked = {
+            name: to_number(f"reference_point[{name!r}]", point[name]) for name in self.names
+        }
         if not all(map(math.isfinite, checked.values())):
             raise ValueError(f"reference_point must be finite; got {checked}.")
         object.__setattr__(self, "reference_point", checked)
@@ -305,14 +308,14 @@ class Problem:
         numbers_told, errors = {}, {}
         for name, value in self._by_name(told, constraints, where).items():
             mean, error = value if isinstance(value, tuple) and len(value) == 2 else (value, None)
-            numbers_told[name] = _number(f"{where}{name!r}", mean)
+            numbers_told[name] = to_number(f"{where}{name!r}", mean)
             if error is not None:
                 if name not in self.names:
                     raise TypeError(
-                        f"{where}constraint {name!r} must be a number; got {value!r}. "
+                        f"{where}constraint {name!r} must be a number; got {shown(value)}. "
                         f"Standard errors go with objectives."
                     )
-                errors[name] = _number(f"{where}standard error of {name!r}", error)
+                errors[name] = to_number(f"{where}standard error of {name!r}", error)
                 if not 0 <= errors[name] < math.inf:
                     raise ValueError(
                         f"{where}the standard error of {name!r} must be finite and at least 0; "
@@ -341,6 +344,11 @@ class Problem:
             given = {self.names[0]: told}
         else:
             raise _not_one(told, self.names, where)
+        if constraints is not None and not isinstance(constraints, Mapping):
+            raise TypeError(
+                f"{where}constraints must be {{name: value}}; got {shown(constraints)} "
+                f"({type(constraints).__name__})."
+            )
         for name, value in (constraints or {}).items():
             if name in given:
                 raise ValueError(f"{where}constraint {name!r} was told twice.")
@@ -391,13 +399,25 @@ class Problem:
     def from_json(
         cls, data: Mapping[str, Any], objects: Mapping[str, Mapping[str, Any]] | None = None
     ) -> "Problem":
-        """The problem that `to_json` wrote; for `objects` see `Space.from_json`."""
-        return cls(
-            Space.from_json(data["space"], objects),
-            tuple(Objective(**fields) for fields in data["objectives"]),
-            tuple(Constraint(**fields) for fields in data["constraints"]),
-            data["reference_point"],
-        )
+        """The problem that `to_json` wrote; for `objects` see `Space.from_json`.
+
+        Raises:
+            ValueError: If it is no such thing, or makes no sense, naming the place.
+        """
+        what = ("space", "objectives", "constraints", "reference_point")
+        fields_of(data, "a problem", what)
+        point = data["reference_point"]
+        if point is not None and not isinstance(point, Mapping):
+            raise ValueError(f"reference_point must be {{objective: value}}; got {shown(point)}.")
+        with reading("space: "):
+            space = Space.from_json(data["space"], objects)
+        with reading():
+            return cls(
+                space,
+                tuple(Objective(**part) for part in _parts(data, "objectives", Objective)),
+                tuple(Constraint(**part) for part in _parts(data, "constraints", Constraint)),
+                None if point is None else dict(point),
+            )
 
     def difference(self, other: "Problem") -> list[str]:
         """How another problem differs from this one: a sentence each, none when they are equal."""
@@ -422,6 +442,17 @@ class Problem:
         return found
 
 
+def _parts(data: Mapping[str, Any], what: str, kind: type) -> list[Mapping[str, Any]]:
+    """What each part of a list is built of, looked at: these fields and no others."""
+    if not isinstance(data[what], list):
+        raise ValueError(f"{what} must be a list; got {shown(data[what])}.")
+    required = [f.name for f in fields(kind) if f.default is MISSING]
+    optional = [f.name for f in fields(kind) if f.default is not MISSING]
+    return [
+        fields_of(part, f"{what}[{i}]", required, optional) for i, part in enumerate(data[what])
+    ]
+
+
 # What `Problem.make` takes as constraints.
 Constraints = str | Constraint | Sequence[str | Constraint] | Mapping[str, Any]
 
@@ -442,15 +473,20 @@ def _is_one(told: Any) -> bool:
 
 def _not_one(told: Any, names: Sequence[str], where: str) -> Exception:
     example = "{" + ", ".join(f"{name!r}: …" for name in names) + "}"
-    text = f"{where}expected {example}; got {told!r} ({type(told).__name__})."
+    text = f"{where}expected {example}; got {shown(told)} ({type(told).__name__})."
     if len(names) == 1:
         text += " A pair (mean, standard error) must be a tuple."
     return (ValueError if isinstance(told, list | tuple | numbers.Number) else TypeError)(text)
 
 
-def _number(what: str, value: Any) -> float:
+def to_number(what: str, value: Any) -> float:
     """The float inside a number, or inside an array or tensor of one element."""
     plain = value
+    if no_number(value):
+        raise TypeError(
+            f"{what} must be a number; got {shown(value)} ({type(value).__name__}): "
+            f"dates, masked elements and tensors without data are none."
+        )
     if callable(getattr(value, "item", None)):
         try:
             plain = value.item()
@@ -462,7 +498,7 @@ def _number(what: str, value: Any) -> float:
             return float(plain)
         except OverflowError:
             raise ValueError(f"{what} is too large for a float.") from None
-    raise TypeError(f"{what} must be a number; got {value!r} ({type(value).__name__}).")
+    raise TypeError(f"{what} must be a number; got {shown(value)} ({type(value).__name__}).")
 
 
 def _names(argument: str, given: str | Sequence[str] | None) -> list[str]:

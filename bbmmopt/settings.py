@@ -3,29 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
-import numpy as np
-
+from bbmmopt.early_stopping import checked_rule
 from bbmmopt.explain import ACQUISITIONS, STRATEGIES
 from bbmmopt.perturbation import checked_perturbation, checked_risk
-from bbmmopt.prior import prior_to_json
+from bbmmopt.prior import prior_from_json, prior_to_json
 from bbmmopt.problem import Problem
 from bbmmopt.space import Space
+from bbmmopt.space.checks import is_integer, reading, shown
 from bbmmopt.storage import StudyRecord
 
 # What studies stored before a setting was there were run with.
 FORMERLY: dict[str, Any] = {"strategy": "global", "budget": None, "batches": "greedy"}
 
-# Settings that are stored only where they were given.
 _GUIDES = ("prior", "cost", "perturbation", "risk")
+# Settings that are stored only where they were given.
+_IF_GIVEN = (*_GUIDES, "early_stopping")
 # What nothing can be multiplied to: neither a prior nor what a trial costs.
 _NOT_IN_LOGS = ("ucb", "mean", "thompson")
 # What each strategy for one objective cannot take into account besides.
 _UNGUIDED = {"trust_region": ("perturbation", "risk"), "portfolio": _GUIDES}
 # What a batch can be scored by as a whole.
 _TOGETHER = ("auto", "log_ei", "noisy_log_ei")
+
+_MOST_TRIALS = 10**12  # more than any study will ever have; budgets are computed with as floats
 
 VERSION = "3"  # of the way suggestions follow from seed and data; stored with each study
 
@@ -47,6 +50,7 @@ class Given:
     cost: Any
     perturbation: Any
     risk: Any
+    early_stopping: Any
 
     def checked(self, problem: Problem) -> dict[str, Any]:
         """The same in JSON types, but for the budget: what a stored study has to agree with.
@@ -61,6 +65,7 @@ class Given:
             "strategy": _checked_strategy(self.strategy, problem),
             "batches": _checked_batches(self.batches, problem),
             **_checked_guides(problem, self.prior, self.cost, self.perturbation, self.risk),
+            "early_stopping": _checked_early_stopping(self.early_stopping, problem),
         }
 
 
@@ -79,7 +84,7 @@ def with_defaults(wanted: Mapping[str, Any], space: Space, budget: int | None) -
         "batches": "greedy",
     }
     settings = {k: defaults.get(k) if v is None else v for k, v in wanted.items()}
-    settings = {k: v for k, v in settings.items() if k not in _GUIDES or v is not None}
+    settings = {k: v for k, v in settings.items() if k not in _IF_GIVEN or v is not None}
     _check_together(settings)
     return settings | {"budget": None if budget is None else int(budget)}
 
@@ -92,16 +97,18 @@ def _default_start(space: Space, budget: int | None) -> int:
 def _checked_count(name: str, count: int | None, meaning: str) -> int | None:
     if count is None:
         return None
-    if isinstance(count, bool) or not isinstance(count, int | np.integer):
+    if not is_integer(count):
         raise TypeError(f"{name} must be an integer, {meaning}; got {count!r}.")
     if count < 1:
         raise ValueError(f"{name} must be at least 1, {meaning}; got {count}.")
+    if count > _MOST_TRIALS:
+        raise ValueError(f"{name} must be at most {_MOST_TRIALS}, {meaning}; got {shown(count)}.")
     return int(count)
 
 
 def checked_seed(seed: int | None) -> int | None:
     """The seed as an int, or None; TypeError if it is neither."""
-    if seed is not None and (isinstance(seed, bool) or not isinstance(seed, int | np.integer)):
+    if seed is not None and not is_integer(seed):
         raise TypeError(f"seed must be an integer or None; got {seed!r}.")
     return None if seed is None else int(seed)
 
@@ -159,6 +166,18 @@ def _checked_guides(
     }
 
 
+def _checked_early_stopping(rule: Any, problem: Problem) -> dict[str, Any] | None:
+    """A stopping rule in JSON types, or None."""
+    found = checked_rule(rule)
+    if found is not None and len(problem.objectives) > 1:
+        raise ValueError(
+            f"early_stopping is for one objective: of {len(problem.objectives)}, a trial that "
+            f"falls behind in one may be the best trade-off. Leave it out, and end trials "
+            f'yourself with tell(trial, pruned="why").'
+        )
+    return found
+
+
 def _check_together(settings: Mapping[str, Any]) -> None:
     """Refuse settings of a study that do not go together."""
     given = [name for name in _GUIDES if settings.get(name) is not None]
@@ -202,11 +221,38 @@ def _check_together(settings: Mapping[str, Any]) -> None:
         )
 
 
+def _check_stored(record: StudyRecord, problem: Problem) -> None:
+    """Refuse settings that no study was stored with: the record was changed by hand, or torn."""
+    with reading(f"what is stored of study {record.name!r} is damaged: "):
+        if not isinstance(record.settings, Mapping):
+            raise ValueError(f"settings must be a JSON object; got {shown(record.settings)}.")
+        check_settings(record.settings, problem)
+
+
+def check_settings(stored: Mapping[str, Any], problem: Problem) -> None:
+    """Refuse stored settings that a problem cannot be run with.
+
+    Raises:
+        ValueError, TypeError: If one is missing or not allowed, or they do not go together.
+    """
+    settings = {f.name: {**FORMERLY, **stored}.get(f.name) for f in fields(Given)}
+    for name in ("n_start", "acquisition", "strategy", "batches"):
+        if settings[name] is None:
+            raise ValueError(f"{name} is missing.")
+    as_stored = dict(settings)
+    if settings["prior"] is not None:
+        settings["prior"] = prior_from_json(settings["prior"], problem.space)
+    Given(**settings).checked(problem)
+    _check_together(as_stored)
+
+
 def check_same(
     record: StudyRecord, problem: Problem, seed: int | None, wanted: Mapping[str, Any]
 ) -> None:
     """Refuse to go on with a study that was another one."""
-    differences = Problem.from_json(record.problem).difference(problem)
+    stored = Problem.from_json(record.problem)
+    _check_stored(record, stored)
+    differences = stored.difference(problem)
     if seed is not None and seed != record.seed:
         differences.append(f"seed: was {record.seed} and is now {seed}.")
     for name, value in wanted.items():
@@ -214,8 +260,35 @@ def check_same(
         if value is not None and value != before:
             differences.append(f"{name}: was {before!r} and is now {value!r}.")
     if differences:
+        never = "\n  ".join(not_extendable(record, problem, seed))
+        way_out = (
+            f'mode="extend" cannot change this:\n  {never}\nOpen it as it was, or give the new '
+            f"one a name of its own with study=…, and the data of this one with warm_start=…."
+            if never
+            else 'Go on with it as it is now by mode="extend"; or open it as it was; or give the '
+            "new one a name of its own with study=…."
+        )
         raise StudyDiffers(
             f"the storage holds study {record.name!r} with another description:\n  "
             + "\n  ".join(differences)
-            + "\nOpen it as it was, or give the new one a name of its own with study=…."
+            + f"\n{way_out}"
         )
+
+
+def not_extendable(record: StudyRecord, problem: Problem, seed: int | None) -> list[str]:
+    """Why a stored study cannot go on with another problem or seed, a sentence each.
+
+    Its trials would be about another function, or its suggestions would follow from nothing.
+    """
+    before = {o.name: o.direction for o in Problem.from_json(record.problem).objectives}
+    now = {o.name: o.direction for o in problem.objectives}
+    found = [f"objective {name!r} was removed." for name in before if name not in now]
+    found += [f"objective {name!r} was added." for name in now if name not in before]
+    found += [
+        f"objective {name!r} is now to {now[name]}."
+        for name in before
+        if name in now and now[name] != before[name]
+    ]
+    if seed is not None and seed != record.seed:
+        found.append(f"the seed is {record.seed}, not {seed}.")
+    return found

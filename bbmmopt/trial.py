@@ -9,7 +9,9 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from enum import StrEnum
-from typing import Any
+from typing import Any, Protocol
+
+from bbmmopt.space.checks import no_number, shown
 
 
 class TrialState(StrEnum):
@@ -38,6 +40,27 @@ class TrialAlreadyTold(ValueError):
     """The trial has ended with another outcome than the one told now; the message names both."""
 
 
+class TrialPruned(Exception):
+    """Raised by an objective that gives up on a trial; the message says why.
+
+    trial.report(epoch, loss)
+    if trial.should_stop():
+        raise TrialPruned
+    """
+
+
+class Reporter(Protocol):
+    """Where the reports of a study's trials go."""
+
+    def report(self, number: int, step: int, value: float) -> None:
+        """Keep a report."""
+        ...
+
+    def should_stop(self, number: int) -> str | None:
+        """Why the trial should not go on; None if it should."""
+        ...
+
+
 @dataclass(frozen=True)
 class Trial:
     """One evaluation of the objective: planned, running or done. Treat its dicts as read-only.
@@ -56,8 +79,11 @@ class Trial:
         attrs: The user's notes; any JSON.
         origin: How the point was chosen: phase, acquisition and so on; any JSON.
         worker: Who runs it or ran it.
-        lease_until: When another worker may take it over; None for never.
+        lease: Seconds without a sign of life after which another worker may take it over.
+        lease_until: When that will be, by the storage's clock, as of the last change; None for
+            never. A report renews it.
         arguments: What to call the objective with: params, objects in the place of labels.
+        reporter: Where `report` goes; None if the trial was not handed out to be run.
     """
 
     number: int
@@ -73,8 +99,10 @@ class Trial:
     attrs: dict[str, Any] = field(default_factory=dict)
     origin: dict[str, Any] = field(default_factory=dict)
     worker: str | None = None
+    lease: float | None = None
     lease_until: float | None = None
     arguments: dict[str, Any] = field(default_factory=dict, compare=False, repr=False)
+    reporter: Reporter | None = field(default=None, compare=False, repr=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "state", TrialState(self.state))
@@ -104,6 +132,40 @@ class Trial:
             return None
         return self.finished - self.started
 
+    def report(self, step: int, value: float) -> None:
+        """Say how far the trial has come: the objective after so many epochs, say.
+
+        Kept in the storage; reports again at the same step, as after a restart, replace the first
+        ones. Renews the trial's lease. Works in a worker process too, if the storage can be
+        reached there.
+
+        Args:
+            step: 0, 1, 2 …; need not be reported in order, nor each of them.
+            value: In the units and the sign of the objective. NaN counts as the worst.
+
+        Raises:
+            TypeError, ValueError: If the step is not an integer from 0 on, or value not a number.
+            RuntimeError: If the trial was not handed out by `ask`, or its storage is the memory
+                of another process.
+        """
+        self._reporter("report").report(self.number, step, value)
+
+    def should_stop(self) -> bool:
+        """Whether going on is not worth it, after the study's rule for early stopping.
+
+        False for a study without such a rule. True too if the trial has ended already, because
+        another worker took it over. Then raise TrialPruned, or tell(trial, pruned=…).
+        """
+        return self._reporter("should_stop").should_stop(self.number) is not None
+
+    def _reporter(self, what: str) -> Reporter:
+        if self.reporter is None:
+            raise RuntimeError(
+                f"trial {self.number} is a record: {what}() is for trials that `ask` hands out, "
+                f"or use the same method of the optimizer, with the trial's number."
+            )
+        return self.reporter
+
     def to_json(self) -> dict[str, Any]:
         """A dict of JSON types that shares nothing with the trial.
 
@@ -114,11 +176,71 @@ class Trial:
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> "Trial":
-        """The trial that `to_json` wrote; it shares nothing with the dict."""
-        return cls(**{name: from_json(data[name]) for name in _STORED if name in data})
+        """The trial that `to_json` wrote; it shares nothing with the dict.
+
+        Raises:
+            ValueError: If it is no such thing, naming the field.
+        """
+        if not isinstance(data, Mapping):
+            raise ValueError(f"a trial must be a JSON object, {{…}}; got {shown(data)}.")
+        for name in ("number", "params"):
+            if name not in data:
+                raise ValueError(f"trial.{name} is missing.")
+        found = {}
+        for name in _STORED:
+            if name in data:
+                try:
+                    found[name] = from_json(data[name])
+                except ValueError as error:
+                    raise ValueError(f"trial.{name}: {error}") from None
+        _check_kinds(found)
+        return cls(**found)
 
 
-_STORED = tuple(f.name for f in fields(Trial) if f.name != "arguments")
+_STORED = tuple(f.name for f in fields(Trial) if f.name not in ("arguments", "reporter"))
+
+# What the fields hold in JSON.
+_NONE = type(None)
+_KINDS: dict[str, tuple[type, ...]] = {
+    "number": (int,),
+    "params": (dict,),
+    "state": (str,),
+    "values": (dict, _NONE),
+    "standard_errors": (dict,),
+    "constraints": (dict,),
+    "reason": (str, _NONE),
+    "attrs": (dict,),
+    "origin": (dict,),
+    "worker": (str, _NONE),
+    **dict.fromkeys(
+        ("created", "started", "finished", "lease", "lease_until"), (float, int, _NONE)
+    ),
+}
+
+
+def _check_kinds(fields: Mapping[str, Any]) -> None:
+    """Refuse fields of a trial that hold something else than they should, by name."""
+    for name, value in fields.items():
+        if not isinstance(value, _KINDS[name]) or isinstance(value, bool) or _too_large(value):
+            raise ValueError(f"trial.{name} cannot be {shown(value)}.")
+    if fields.get("state", "running") not in list(TrialState):
+        raise ValueError(f"trial.state must be one of {', '.join(TrialState)}.")
+    for name in ("values", "standard_errors", "constraints"):
+        for key, number in (fields.get(name) or {}).items():
+            if number is None and name == "standard_errors":
+                continue
+            is_number = isinstance(number, float | int) and not isinstance(number, bool)
+            if not is_number or _too_large(number):
+                raise ValueError(f"trial.{name}[{key!r}] must be a number; got {shown(number)}.")
+
+
+def _too_large(value: Any) -> bool:
+    """Whether a number is beyond all doubles."""
+    return isinstance(value, int) and value.bit_length() > 1023
+
+
+_DEEPEST = 100  # levels of containers: any JSON reader can follow
+_WIDEST = 14_000  # bits of an integer: Python reads back 4300 digits
 
 
 def to_json(value: Any, where: str = "value") -> Any:
@@ -129,42 +251,65 @@ def to_json(value: Any, where: str = "value") -> Any:
 
     Raises:
         TypeError: If something is not JSON, naming its place.
+        ValueError: If it is an integer that could not be read back, or nested too deeply.
     """
+    return _to_json(value, where, _DEEPEST)
+
+
+def _to_json(value: Any, where: str, levels: int) -> Any:
     if value is None or isinstance(value, bool):
         return value
     if isinstance(value, str):
         return str.__str__(value)
     if isinstance(value, int):
+        if value.bit_length() > _WIDEST:
+            raise ValueError(
+                f"{where} is an integer of {value.bit_length()} bits; up to {_WIDEST} can be "
+                f"stored. Use a string."
+            )
         return int(value)
     if isinstance(value, float):
         return float(value) if math.isfinite(value) else {"$float": repr(float(value))}
+    if not levels and isinstance(value, Mapping | list | tuple):
+        raise ValueError(
+            f"{where[:200]}… is nested too deeply, or holds itself: there may be {_DEEPEST} levels."
+        )
     if isinstance(value, Mapping):
         for key in value:
             if not isinstance(key, str):
                 raise TypeError(f"{where} has the key {key!r}; JSON needs strings as keys.")
         return {
-            ("$" + key if key.startswith("$") else str.__str__(key)): to_json(
-                v, f"{where}[{key!r}]"
+            ("$" + key if key.startswith("$") else str.__str__(key)): _to_json(
+                v, f"{where}[{key!r}]", levels - 1
             )
             for key, v in value.items()
         }
     if isinstance(value, list | tuple):
-        return [to_json(item, f"{where}[{i}]") for i, item in enumerate(value)]
-    if getattr(value, "ndim", None) == 0 and hasattr(value, "item"):
+        return [_to_json(item, f"{where}[{i}]", levels - 1) for i, item in enumerate(value)]
+    if getattr(value, "ndim", None) == 0 and hasattr(value, "item") and not no_number(value):
         plain = value.item()  # a numpy scalar
         if not hasattr(plain, "item"):
-            return to_json(plain, where)
+            return _to_json(plain, where, levels)
     raise TypeError(
-        f"{where} is {value!r} ({type(value).__name__}), which JSON cannot hold; use None, "
+        f"{where} is {shown(value)} ({type(value).__name__}), which JSON cannot hold; use None, "
         f"booleans, numbers, strings, lists and dicts of these."
     )
 
 
 def from_json(value: Any) -> Any:
-    """Undo `to_json`. Builds new containers."""
+    """Undo `to_json`. Builds new containers.
+
+    Raises:
+        ValueError: If it was not written by `to_json`.
+    """
     if isinstance(value, dict):
         if len(value) == 1 and "$float" in value:
-            return float(value["$float"])
+            number = value["$float"]
+            if number not in ("nan", "inf", "-inf"):
+                raise ValueError(
+                    f'{{"$float": …}} must hold "nan", "inf" or "-inf"; got {shown(number)}.'
+                )
+            return float(number)
         return {key[1:] if key.startswith("$$") else key: from_json(v) for key, v in value.items()}
     return [from_json(item) for item in value] if isinstance(value, list) else value
 
@@ -175,6 +320,13 @@ def dumps(value: Any, where: str = "value") -> str:
 
 
 def loads(text: str) -> Any:
-    """Undo `dumps`."""
-    value = json.loads(text)
-    return from_json(value) if "$" in text else value
+    """Undo `dumps`.
+
+    Raises:
+        ValueError: If the text was not written by it.
+    """
+    try:
+        value = json.loads(text)
+        return from_json(value) if "$" in text else value
+    except RecursionError:
+        raise ValueError("the JSON is nested too deeply.") from None

@@ -31,13 +31,15 @@ class WorkerFailed(RuntimeError):
 
 
 class Process:
-    """A worker.py of one library; call `ask` with the name of a request and its fields."""
+    """A worker of one library; call `ask` with the name of a request and its fields."""
 
-    def __init__(self, library: str, python: str, log: Path | None = None) -> None:
+    def __init__(
+        self, library: str, python: str, log: Path | None = None, script: str = "worker.py"
+    ) -> None:
         self.library = library
         self._log = log.open("a") if log else None
         self._child = subprocess.Popen(
-            [python, str(HERE / "worker.py"), library],
+            [python, str(HERE / script), library],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._log or subprocess.DEVNULL,

@@ -50,27 +50,55 @@ ALLOWED = {
         *_TOOLS,
     },
     "bbmmopt.space": set(),
-    "bbmmopt.trial": set(),
+    "bbmmopt.trial": {"bbmmopt.space"},
     "bbmmopt.pareto": set(),
     "bbmmopt.problem": {"bbmmopt.pareto", "bbmmopt.space", "bbmmopt.trial"},
     "bbmmopt.perturbation": {"bbmmopt.problem", "bbmmopt.space"},
     "bbmmopt.prior": {"bbmmopt.space"},
+    "bbmmopt.early_stopping": set(),
     "bbmmopt.explain": _BASE,
-    "bbmmopt.settings": {"bbmmopt.explain", "bbmmopt.storage", *_BASE},
-    "bbmmopt.study": {"bbmmopt.explain", "bbmmopt.settings", "bbmmopt.storage", *_BASE},
+    "bbmmopt.settings": {"bbmmopt.early_stopping", "bbmmopt.explain", "bbmmopt.storage", *_BASE},
+    "bbmmopt.former": {"bbmmopt.space"},
+    "bbmmopt.extension": {"bbmmopt.former", "bbmmopt.settings", "bbmmopt.storage", *_BASE},
+    "bbmmopt.warm_start": {
+        "bbmmopt.extension",
+        "bbmmopt.former",
+        "bbmmopt.storage",
+        "bbmmopt.study",  # for its type alone
+        *_BASE,
+    },
+    "bbmmopt.tables": {"bbmmopt.storage", *_BASE},
+    "bbmmopt.reporting": {"bbmmopt.early_stopping", "bbmmopt.storage", *_BASE},
+    "bbmmopt.ledger": {"bbmmopt.former", "bbmmopt.reporting", "bbmmopt.storage", *_BASE},
+    "bbmmopt.study": {
+        "bbmmopt.early_stopping",
+        "bbmmopt.explain",
+        "bbmmopt.extension",
+        "bbmmopt.former",
+        "bbmmopt.ledger",
+        "bbmmopt.reporting",
+        "bbmmopt.settings",
+        "bbmmopt.storage",
+        "bbmmopt.tables",
+        "bbmmopt.warm_start",
+        *_BASE,
+    },
     "bbmmopt.transforms": set(),
     "bbmmopt.modelling": {"surrogate", "bbmmopt.transforms", *_BASE},
     "bbmmopt.acquisition": {"bbmmopt.pareto"},
     "bbmmopt.search": {"bbmmopt.space"},
     "bbmmopt.storage": {"bbmmopt.problem", "bbmmopt.space", "bbmmopt.trial"},
     "bbmmopt.strategies": {
+        "bbmmopt.early_stopping",
         "bbmmopt.explain",
+        "bbmmopt.former",
         "bbmmopt.acquisition",
         "bbmmopt.modelling",
         "bbmmopt.search",
         *_BASE,
     },
     "bbmmopt.optimizer": {
+        "bbmmopt.ledger",
         "bbmmopt.settings",
         "bbmmopt.study",
         "bbmmopt.modelling",
@@ -78,8 +106,20 @@ ALLOWED = {
         "bbmmopt.strategies",
         *_BASE,
     },
-    "bbmmopt.execution": {"bbmmopt.optimizer", "bbmmopt.storage", *_BASE},
-    "bbmmopt.plots": {"bbmmopt.modelling", "bbmmopt.acquisition", "bbmmopt.optimizer", *_BASE},
+    "bbmmopt.execution": {
+        "bbmmopt.early_stopping",
+        "bbmmopt.optimizer",
+        "bbmmopt.storage",
+        "bbmmopt.warm_start",
+        *_BASE,
+    },
+    "bbmmopt.plots": {
+        "bbmmopt.modelling",
+        "bbmmopt.acquisition",
+        "bbmmopt.former",
+        "bbmmopt.optimizer",
+        *_BASE,
+    },
     "bbmmopt.__main__": {"bbmmopt.cli"},
     "bbmmopt.integrations": {"bbmmopt.optimizer", "bbmmopt.execution", *_BASE},
 }
@@ -94,6 +134,7 @@ LIBRARIES = {
     "scipy": _ANYWHERE,
     "sqlalchemy": ("bbmmopt/storage/",),
     "matplotlib": ("bbmmopt/plots/", "bbmmopt/cli"),
+    "pandas": ("bbmmopt/tables.py", "bbmmopt/study.py"),  # in study.py for its type alone
     "click": ("bbmmopt/cli",),
     "rich": ("bbmmopt/cli", "bbmmopt/execution"),
 }
@@ -107,8 +148,10 @@ LIGHT = [
     "bbmmopt.prior",
     "bbmmopt.problem",
     "bbmmopt.storage",
+    "bbmmopt.early_stopping",
     "bbmmopt.settings",
     "bbmmopt.study",
+    "bbmmopt.tables",
     "bbmmopt.cli",
     "bbmmopt.execution",
 ]
@@ -230,12 +273,12 @@ def test_the_rule_of_libraries_itself(tmp_path, file, line, is_violation):
 # --------------------------------------------------------------------------------------
 
 
-def run(*arguments: str, cwd: Path) -> str:
+def run(*arguments: str, cwd: Path, program: str = sys.executable, **variables: str) -> str:
     """Run Python in a fresh process; return what it printed, or fail with what it said."""
     done = subprocess.run(
-        [sys.executable, *arguments],
+        [program, *arguments],
         cwd=cwd,
-        env=os.environ | {"MPLBACKEND": "Agg", "PYTHONIOENCODING": "utf-8"},
+        env=os.environ | {"MPLBACKEND": "Agg", "PYTHONIOENCODING": "utf-8"} | variables,
         capture_output=True,
         encoding="utf-8",
         timeout=600,
@@ -271,6 +314,7 @@ def test_the_code_of_the_readme_runs(tmp_path):
 EXAMPLES = {
     "acquisition_surface.py": "--trials 12",
     "bbmm_vs_cholesky.py": "--sizes 100 200 --cholesky-to 100",
+    "lab_loop.sh": "lab.db 1",
     "large_data.py": "--sizes 200",
     "learning_curves.py": "--settings 10 --complete 5 --epochs 10",
     "multi_output.py": "--times 4 --rare 4",
@@ -281,12 +325,21 @@ EXAMPLES = {
 
 
 def test_every_example_is_run():
-    assert {path.name for path in (ROOT / "examples").glob("*.py")} == set(EXAMPLES)
+    assert {path.name for path in (ROOT / "examples").glob("*.[ps][yh]")} == set(EXAMPLES)
 
 
 @pytest.mark.parametrize("example", EXAMPLES)
 def test_example_runs(example, tmp_path):
-    run(str(ROOT / "examples" / example), *EXAMPLES[example].split(), cwd=tmp_path)
+    script = str(ROOT / "examples" / example)
+    if example.endswith(".sh"):
+        # The bbmmopt of this Python, whatever else is installed.
+        (tmp_path / "bbmmopt").write_text(f'#!/bin/sh\nexec "{sys.executable}" -m bbmmopt "$@"\n')
+        (tmp_path / "bbmmopt").chmod(0o755)
+        path = f"{tmp_path}{os.pathsep}{os.environ['PATH']}"
+        variables = {"program": "bash", "PATH": path, "PYTHONPATH": str(ROOT)}
+    else:
+        variables = {}
+    run(script, *EXAMPLES[example].split(), cwd=tmp_path, **variables)
 
 
 # --------------------------------------------------------------------------------------

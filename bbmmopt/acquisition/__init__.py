@@ -2,6 +2,7 @@
 
 from bbmmopt.acquisition.active import IntegratedVariance, PosteriorVariance
 from bbmmopt.acquisition.analytic import (
+    ExpectedGain,
     LogExpectedImprovement,
     LogProbabilityOfImprovement,
     PosteriorMean,
@@ -56,6 +57,7 @@ __all__ = [
     "Acquisition",
     "ConditionalValueAtRisk",
     "ConstrainedLogExpectedImprovement",
+    "ExpectedGain",
     "ExpectedUnderPerturbation",
     "Fantasised",
     "Feasible",

@@ -97,3 +97,36 @@ class PosteriorMean(MarginalAcquisition):
 
     def formula(self, mean: Tensor, std: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         return mean, torch.ones_like(mean), torch.zeros_like(std)
+
+
+@dataclass(frozen=True)
+class ExpectedGain(MarginalAcquisition):
+    """How much g(f) is expected to exceed g(best), for an increasing g that is linear in pieces.
+
+        E[max(g(f) - g(best), 0)] = Σ_j s_j (EI(t_j) - EI(t_{j+1})),    EI(t) = E[max(f - t, 0)]
+
+    with g of slope s_j between t_j and t_{j+1}, t_0 = best, and the last piece without end. So what
+    is expected in model units becomes what is expected in the user's, in which g may be warped.
+
+    Attributes:
+        posterior: Belief about f.
+        knots: t_0 < t_1 < …, shape (k,).
+        slopes: s_0, s_1 … ≥ 0, shape (k,).
+    """
+
+    posterior: Posterior
+    knots: Tensor
+    slopes: Tensor
+
+    def formula(self, mean: Tensor, std: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        u = (mean.unsqueeze(-1) - self.knots) / std.unsqueeze(-1)  # (..., k)
+        value, _ = log_h(u)
+        above = torch.special.ndtr(u)
+        density = torch.exp(-0.5 * u.square() - LOG_ROOT_2PI)
+        expected = std.unsqueeze(-1) * value.exp()
+        return self._sum(expected), self._sum(above), self._sum(density)
+
+    def _sum(self, at_knots: Tensor) -> Tensor:
+        """Σ_j s_j (a_j - a_{j+1}) over a (..., k), with 0 after the last."""
+        beyond = torch.cat([at_knots[..., 1:], torch.zeros_like(at_knots[..., :1])], -1)
+        return ((at_knots - beyond) * self.slopes).sum(-1)

@@ -2,20 +2,30 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any, get_args
 
 import click
 
-from bbmmopt.cli.errors import bad_input, debug_option
-from bbmmopt.cli.opening import text_of
+from bbmmopt.cli.arguments import StudyCommand, on_storage
+from bbmmopt.cli.errors import bad_input
+from bbmmopt.cli.opening import storage_at, text_of
 from bbmmopt.cli.output import print_json
-from bbmmopt.cli.parsing import numbers_from, prior_from, risk_from, space_from
+from bbmmopt.cli.parsing import (
+    former_from,
+    numbers_from,
+    prior_from,
+    risk_from,
+    rule_from,
+    space_from,
+)
+from bbmmopt.early_stopping import RULES
 from bbmmopt.explain import ACQUISITIONS, STRATEGIES
+from bbmmopt.extension import OldTrialsWarning
 from bbmmopt.problem import Noise, Problem
-from bbmmopt.storage import open_storage
 
 
-@click.command()
+@click.command(cls=StudyCommand)
 @click.option(
     "--space",
     required=True,
@@ -72,9 +82,25 @@ from bbmmopt.storage import open_storage
     metavar="mean|NUMBER",
     help="What counts under perturbation: as 0.9, the mean over its worst tenth. Default: mean.",
 )
+@click.option(
+    "--early-stopping",
+    metavar="NAME|JSON",
+    help=f"When a trial is not worth going on with: {', '.join(RULES)}, or JSON, see above.",
+)
+@click.option(
+    "--warm-start",
+    metavar="PATH[#STUDY]",
+    help="Begin with the results of another study, of the same objectives.",
+)
+@click.option(
+    "--former",
+    multiple=True,
+    metavar="NAME=VALUE",
+    help="What a parameter was there that is only here; or at which value results count of one "
+    "that is only there. Repeatable.",
+)
 @click.option("--study", default="default", show_default=True, metavar="NAME")
-@debug_option
-@click.argument("where", metavar="STORAGE", type=click.Path())
+@on_storage
 def create(
     where: str,
     space: str,
@@ -86,6 +112,9 @@ def create(
     prior: str | None,
     perturbation: tuple[str, ...],
     risk: str | None,
+    early_stopping: str | None,
+    warm_start: str | None,
+    former: tuple[str, ...],
     study: str,
     **settings: Any,
 ) -> None:
@@ -109,6 +138,13 @@ def create(
        "degree": {"near": 3, "spread": 1},
        "kernel": {"weights": {"rbf": 2}}}
 
+    A rule for early stopping in JSON, with its arguments:
+
+    \b
+      {"rule": "percentile", "percentile": 25, "start_trials": 5, "warmup_steps": 3, "interval": 1}
+      {"rule": "halving", "min_steps": 3, "reduction": 4}
+      {"rule": "hyperband", "min_steps": 1, "max_steps": 81, "reduction": 3}
+
     Prints the study's name and seed. Doing it twice with the same description is fine; "created" is
     false then.
     """
@@ -131,10 +167,22 @@ def create(
             "perturbation": numbers_from(problem.space.names, perturbation, "--perturbation")
             or None,
             "risk": None if risk is None else risk_from(risk),
+            "early_stopping": None if early_stopping is None else rule_from(early_stopping),
         }
-        Study(problem, **settings)  # in memory: refuses what it has to before a file is there
-    with open_storage(where) as storage:
+        earlier = (
+            {}
+            if warm_start is None
+            else {"warm_start": warm_start, "former": former_from(problem.space, former)}
+        )
+        if former and warm_start is None:
+            raise ValueError("--former goes with --warm-start.")
+        # In memory: refuses what it has to before a file is there.
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", OldTrialsWarning)
+            Study(problem, **settings, **earlier)
+    with storage_at(where) as storage:
         is_new = storage.study(study) is None
         with bad_input():
-            opened = Study(problem, storage=storage, **settings)
+            warnings.simplefilter("always", OldTrialsWarning)  # until the command ends
+            opened = Study(problem, storage=storage, **settings, **earlier)
         print_json({"study": study, "seed": opened.seed, "created": is_new})

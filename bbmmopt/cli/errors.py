@@ -15,7 +15,7 @@ import click
 from bbmmopt.storage import StorageError
 from bbmmopt.trial import TrialAlreadyTold, UnknownTrial
 
-UNEXPECTED, BAD_INPUT, NO_STUDY, NOTHING, ALREADY_TOLD = 1, 2, 3, 4, 5
+UNEXPECTED, BAD_INPUT, NO_STUDY, NOTHING, ALREADY_TOLD, NOT_YOURS, UNWELL = range(1, 8)
 
 _DEBUG = "bbmmopt.debug"
 
@@ -117,4 +117,6 @@ def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:
 
 
 def _one_line(text: str) -> str:
-    return re.sub(r"\s*\n\s*", " ", text.strip())
+    text = re.sub(r"\s*\n\s*|\t", " ", text.strip())
+    # What a terminal would obey, or could not show, is written out.
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)

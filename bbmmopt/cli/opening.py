@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bbmmopt.cli.errors import BAD_INPUT, NO_STUDY, Failure
+from bbmmopt.cli.errors import BAD_INPUT, NO_STUDY, Failure, bad_input
 from bbmmopt.problem import Problem
 from bbmmopt.storage import Storage, StudyRecord, open_storage
 from bbmmopt.trial import Trial
@@ -21,40 +21,69 @@ if TYPE_CHECKING:
     from bbmmopt.study import Study
 
 
+# Stands for STORAGE where that is left out.
+VARIABLE = "BBMMOPT_STORAGE"
+
+_NO_PATH = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?|[^/\\=]+=.*", re.DOTALL)
+
+
+def is_no_path(text: str) -> bool:
+    """Whether a text is a number or NAME=VALUE, which in the place of STORAGE means the next one.
+
+    A file of such a name is still to be had, as ./3.
+    """
+    return _NO_PATH.fullmatch(text) is not None
+
+
+def storage_at(where: str) -> Storage:
+    """A storage, made if it is not there."""
+    with bad_input():
+        return open_storage(where)
+
+
 @contextmanager
-def _existing(where: str, study: str | None) -> Iterator[tuple[Storage, StudyRecord]]:
-    """A storage that is there, and the record of the study that is meant."""
-    file = _file_of(where)
+def existing_storage(where: str) -> Iterator[Storage]:
+    """A storage that is there."""
+    file = file_of(where)
     if file is not None and not os.path.exists(file):
         raise Failure(
             f"there is no file {where}. Give the path of a study, or start one with "
             f"'bbmmopt create {where} …'.",
             NO_STUDY,
         )
-    with open_storage(where) as storage:
+    with storage_at(where) as storage:
+        yield storage
+
+
+@contextmanager
+def existing_study(where: str, study: str | None) -> Iterator[tuple[Storage, StudyRecord]]:
+    """A storage that is there, and the record of the study that is meant."""
+    with existing_storage(where) as storage:
         names = storage.studies()
         if study is None and len(names) > 1:
             listed = ", ".join(names)
-            raise Failure(f"{where} holds several studies, choose by --study: {listed}.", BAD_INPUT)
+            raise Failure(
+                f"{named(where)} holds several studies, choose by --study: {listed}.", BAD_INPUT
+            )
         found = storage.study(names[0] if study is None else study) if names else None
         if found is None:
             there = f"it holds: {', '.join(names)}" if names else "it holds none yet"
             which = "" if study is None else f" {study!r}"
-            raise Failure(f"there is no study{which} in {where}; {there}.", NO_STUDY)
+            raise Failure(f"there is no study{which} in {named(where)}; {there}.", NO_STUDY)
         yield storage, found
 
 
 @contextmanager
 def stored(where: str, study: str | None) -> Iterator[tuple[Storage, str, Problem]]:
     """What is needed to read: without torch."""
-    with _existing(where, study) as (storage, found):
+    with existing_study(where, study) as (storage, found):
         yield storage, found.name, Problem.from_json(found.problem)
 
 
 @contextmanager
 def study_of(where: str, study: str | None) -> Iterator[Study]:
     """What is needed to tell: without torch, too."""
-    with _existing(where, study) as (storage, found):
+    with existing_study(where, study) as (storage, found):
         from bbmmopt.study import FailedTrialWarning, Study
 
         warnings.simplefilter("always", FailedTrialWarning)  # until the command ends
@@ -64,7 +93,7 @@ def study_of(where: str, study: str | None) -> Iterator[Study]:
 @contextmanager
 def optimizer_of(where: str, study: str | None) -> Iterator[Optimizer]:
     """What is needed to ask."""
-    with _existing(where, study) as (storage, found):
+    with existing_study(where, study) as (storage, found):
         from bbmmopt.optimizer import Optimizer
 
         yield Optimizer.open(storage, found.name)
@@ -75,14 +104,21 @@ def trials_of(storage: Storage, study: str) -> list[Trial]:
     return sorted(storage.changes(study)[0], key=lambda trial: trial.number)
 
 
-def _file_of(where: str) -> Path | None:
+def file_of(where: str) -> Path | None:
     """The file that a path or an SQLite URL means; None for a database server."""
     if "://" not in where:
-        return Path(where).expanduser()
+        return Path(os.path.expanduser(where))
     match = re.fullmatch(r"sqlite(?:\+\w+)?:///([^?]+)(\?.*)?", where)
     if match is None or "uri=" in (match[2] or ""):
         return None
-    return Path(match[1]).expanduser()
+    return Path(os.path.expanduser(match[1]))
+
+
+def named(where: str) -> str:
+    """A path or URL for a message: without the password, which may be in its query too."""
+    if "://" not in where:
+        return where
+    return re.sub(r"(//[^:/@]*:).*@", r"\1***@", where.partition("?")[0])
 
 
 def text_of(given: str) -> str:

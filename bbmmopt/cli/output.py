@@ -1,9 +1,13 @@
 """What commands print: JSON lines for scripts, tables for people."""
 
+from __future__ import annotations
+
 import json
 import math
+import re
+import shlex
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields
 from datetime import datetime
 from typing import Any
@@ -14,6 +18,8 @@ from rich.table import Table
 from rich.text import Text
 
 from bbmmopt.problem import Problem
+from bbmmopt.storage import Event
+from bbmmopt.storage.finding import Finding
 from bbmmopt.trial import Trial, TrialState
 
 _STYLES = {
@@ -25,14 +31,50 @@ _STYLES = {
 }
 
 
+_LONGEST = 80  # letters of a detail in a table
+_NOT_IN_NAMES = re.compile("[^A-Za-z0-9_]")
+
+
 def print_json(data: Mapping[str, Any]) -> None:
     """One line of strict JSON, in ASCII: whatever the terminal's encoding, it can be read back."""
-    click.echo(json.dumps(_strict(data), allow_nan=False))
+    click.echo(json_text(data))
+
+
+def json_text(data: Any) -> str:
+    """Strict JSON in ASCII."""
+    return json.dumps(_strict(data), allow_nan=False)
+
+
+def print_shell(data: Mapping[str, Any], *, dry: bool = False) -> None:
+    """Lines that a POSIX shell can eval: name=value, quoted; unset name for None.
+
+    A mapping within is for several: {"param": {"C": 1}} is param_C=1.
+
+    Args:
+        data: {name: value}.
+        dry: Only check the names.
+
+    Raises:
+        ValueError: If two names are the same to a shell.
+    """
+    lines: dict[str, str] = {}
+    for head, value in data.items():
+        several = isinstance(value, Mapping)
+        for name, one in value.items() if isinstance(value, Mapping) else ((head, value),):
+            key = f"{head}_{_NOT_IN_NAMES.sub('_', name)}" if several else head
+            if key in lines:
+                raise ValueError(
+                    f"--shell: two parameters would be called {key}, {name!r} among them; "
+                    f"read the JSON instead."
+                )
+            lines[key] = f"unset {key}" if one is None else f"{key}={shlex.quote(_exact(one))}"
+    if not dry:
+        click.echo("\n".join(lines.values()))
 
 
 def record(trial: Trial) -> dict[str, Any]:
     """Everything stored of a trial."""
-    return {f.name: getattr(trial, f.name) for f in fields(trial) if f.name != "arguments"}
+    return {f.name: getattr(trial, f.name) for f in fields(trial) if f.compare}
 
 
 def _strict(value: Any) -> Any:
@@ -101,6 +143,63 @@ def print_trial(trial: Trial, problem: Problem, explanation: str) -> None:
         if paragraph:
             console.print()
             console.print(Text(_printable(paragraph, but="\n\t")))
+
+
+def print_text(text: str) -> None:
+    """Sentences, wrapped in a terminal."""
+    _console().print(Text(_printable(text, but="\n\t")))
+
+
+def print_events(events: Iterable[Event]) -> None:
+    """One row per event."""
+    table = _table("revision", "time", "event", "trial", "worker", "detail")
+    for event in events:
+        detail = ", ".join(f"{name}: {_short(value)}" for name, value in event.detail.items())
+        number = "" if event.number is None else str(event.number)
+        cells = [str(event.revision), _when(event.time), event.kind, number, event.worker or ""]
+        table.add_row(*map(_text, [*cells, detail]))
+    _console().print(table)
+
+
+def print_studies(studies: Iterable[Mapping[str, Any]]) -> None:
+    """One row per study."""
+    table = _table("study", "objectives", "parameters", *map(str, TrialState), "best", "created")
+    for study in studies:
+        best = study["best"]
+        values = best and ", ".join(f"{name} = {_number(x)}" for name, x in best["values"].items())
+        cells = [
+            study["study"],
+            ", ".join(f"{direction} {name}" for name, direction in study["objectives"].items()),
+            str(len(study["parameters"])),
+            *(str(study["trials"][str(state)]) for state in TrialState),
+            f"{values} (trial {best['number']})" if best else "",
+            _when(study["created"]),
+        ]
+        table.add_row(*map(_text, cells))
+    _console().print(table)
+
+
+def print_findings(findings: Iterable[Finding]) -> None:
+    """One row for each thing that was looked at, in its colour."""
+    table = _table("", "about", "found", "what to do")
+    colours = {"ok": "green", "warning": "yellow", "problem": "bold red"}
+    for finding in findings:
+        cells = [finding.about, _last_line(finding.says), finding.advice]
+        table.add_row(Text(finding.state, colours[finding.state]), *map(_text, cells))
+    _console().print(table)
+
+
+def _table(*columns: str) -> Table:
+    table = Table(box=None, pad_edge=False)
+    for column in columns:
+        table.add_column(column, overflow="fold")
+    return table
+
+
+def _short(value: Any) -> str:
+    """The last line of it, of so many letters at most."""
+    text = _last_line(_exact(value))
+    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}…"
 
 
 def _console() -> Console:

@@ -4,18 +4,13 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from bbmmopt.early_stopping import StoppingRule, rule_from_json
 from bbmmopt.prior import Near
 from bbmmopt.problem import Problem
 from bbmmopt.space import Categorical, Integer, Ordinal, Parameter, Space
-from bbmmopt.space.checks import did_you_mean, listing
+from bbmmopt.space.checks import did_you_mean, listing, shown
+from bbmmopt.space.reading import PARAMETERS
 
-# What a parameter may say, by type; the two that make it up come first.
-_FIELDS = {
-    "real": ("low", "high", "log", "when"),
-    "integer": ("low", "high", "log", "step", "when"),
-    "categorical": ("choices", "when"),
-    "ordinal": ("choices", "when"),
-}
 _SHORT = 'write {"real": [low, high]}, {"integer": [low, high]}, {"categorical": [a, b, …]} or '
 _SHORT += '{"ordinal": [a, b, …]}, with "log", "step" and "when" beside it'
 _BELIEF = 'write {"near": value, "spread": std}, "factor" for "spread" of a log parameter, or '
@@ -35,7 +30,7 @@ def json_object(text: str, what: str) -> dict[str, Any]:
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{what} is not JSON: {error}.") from None
     if not isinstance(data, dict):
-        raise ValueError(f"{what} must be a JSON object, {{…}}; got {data!r}.")
+        raise ValueError(f"{what} must be a JSON object, {{…}}; got {shown(data)}.")
     return data
 
 
@@ -69,60 +64,29 @@ def space_from(text: str) -> Space:
     """
     data = json_object(text, "the space")
     listed = data.get("parameters")
-    constraints: list[Any] = []
+    constraints: Any = []
     if set(data) <= {"parameters", "constraints"} and isinstance(listed, list):
         parameters = listed
         constraints = data.get("constraints", [])
-        if not isinstance(constraints, list) or not all(isinstance(c, dict) for c in constraints):
-            raise ValueError(
-                f"constraints must be a list of JSON objects, as Space.to_json writes; "
-                f"got {constraints!r}."
-            )
     else:
         parameters = [_long_form(name, fields) for name, fields in data.items()]
-    names = [_checked_fields(fields) for fields in parameters]
-    twice = sorted({name for name in names if names.count(name) > 1})
-    if twice:
-        raise ValueError(f"the space has {listing(twice)} twice. Give each a name of its own.")
     return Space.from_json({"parameters": parameters, "constraints": constraints})
 
 
 def _long_form(name: str, fields: Any) -> dict[str, Any]:
     """{"real": [0, 1]} as {"type": "real", "low": 0, "high": 1}, with the name."""
-    kinds = [kind for kind in _FIELDS if isinstance(fields, dict) and kind in fields]
+    kinds = [kind for kind in PARAMETERS if isinstance(fields, dict) and kind in fields]
     if isinstance(fields, dict) and "type" in fields and not kinds:
         return {"name": name, **fields}
     if len(kinds) != 1:
         raise ValueError(f"parameter {name!r}: {_SHORT}; got {json.dumps(fields)}.")
     rest = {key: value for key, value in fields.items() if key != kinds[0]}
     given = fields[kinds[0]]
-    if "low" not in _FIELDS[kinds[0]]:
+    if PARAMETERS[kinds[0]][0] != ("low", "high"):
         return {"name": name, "type": kinds[0], "choices": given, **rest}
     if not isinstance(given, list) or len(given) != 2:
         raise ValueError(f"parameter {name!r}: {_SHORT}; got {json.dumps(fields)}.")
     return {"name": name, "type": kinds[0], "low": given[0], "high": given[1], **rest}
-
-
-def _checked_fields(fields: Any) -> str:
-    """The name of a parameter, whose fields are those it needs and may have."""
-    if not isinstance(fields, dict) or not isinstance(fields.get("name"), str):
-        raise ValueError(f'each parameter must be {{"name": "…", …}}; got {json.dumps(fields)}.')
-    name, kind = fields["name"], fields.get("type")
-    if kind not in _FIELDS:
-        hint = did_you_mean(kind, list(_FIELDS))
-        raise ValueError(
-            f"parameter {name!r}: the type must be one of {listing(_FIELDS)}; got {kind!r}.{hint}"
-        )
-    for field in fields.keys() - {"name", "type", *_FIELDS[kind]}:
-        hint = did_you_mean(field, _FIELDS[kind])
-        raise ValueError(
-            f"parameter {name!r}: unknown field {field!r}; {kind} has "
-            f"{listing(_FIELDS[kind])}.{hint}"
-        )
-    for field in ("low", "high") if "low" in _FIELDS[kind] else ("choices",):
-        if field not in fields:
-            raise ValueError(f"parameter {name!r}: {field!r} is missing.")
-    return name
 
 
 # --------------------------------------------------------------------------------------
@@ -167,6 +131,16 @@ def risk_from(text: str) -> str | float:
     """ "mean", a number, or the text as it is: then the study will refuse it."""
     number = _float(text)
     return text if number is None else number
+
+
+def rule_from(text: str) -> StoppingRule:
+    """The stopping rule of a name, or of a JSON text such as {"rule": "halving", "min_steps": 3}.
+
+    Raises:
+        ValueError, TypeError: If there is no such rule, or its arguments make no sense.
+    """
+    is_name = not text.lstrip().startswith("{")
+    return rule_from_json(text if is_name else json_object(text, "the stopping rule"))
 
 
 def _float(text: str) -> float | None:
@@ -229,6 +203,40 @@ def point_from(space: Space, texts: Iterable[str], option: str) -> dict[str, Any
     return point
 
 
+def former_from(space: Space, texts: Iterable[str]) -> dict[str, Any]:
+    """{name: value} of texts like "C=0.5", of parameters of the space and of others.
+
+    A value of one that the space does not have is read as JSON, or is the text itself.
+
+    Raises:
+        ValueError: If a text is no assignment, or a name comes twice.
+    """
+    found: dict[str, Any] = {}
+    for text in texts:
+        name, value = _assignment(text, space.names)
+        if name is None:
+            raise ValueError(f"--former takes name=value; got {text!r}.")
+        if name in found:
+            raise ValueError(f"--former: parameter {name!r} was given twice.")
+        if name in space.parameters:
+            found[name] = _value(space.parameters[name], value)
+        else:
+            found[name] = _plain(value)
+    return found
+
+
+def _plain(text: str) -> Any:
+    """The number or boolean that a text reads like, or the text."""
+    for read in (json.loads, float):
+        try:
+            value = read(text)
+        except (ValueError, RecursionError):
+            continue
+        if isinstance(value, bool | int | float | str):
+            return value
+    return text
+
+
 def _assignment(text: str, names: Sequence[str]) -> tuple[str | None, str]:
     """Name and value of "name=value"; (None, text) if it is no such thing.
 
@@ -273,6 +281,42 @@ def _choice(labels: Sequence[Any], text: str) -> Any:
 # --------------------------------------------------------------------------------------
 # Results
 # --------------------------------------------------------------------------------------
+
+
+def number_from(text: str, what: str) -> float:
+    """The number of a text, NaN and infinities included.
+
+    Raises:
+        ValueError: If it is none.
+    """
+    value = _float(text)
+    if value is None:
+        raise ValueError(f"{what} must be a number; got {text!r}.")
+    return value
+
+
+def notes_from(texts: Iterable[str]) -> dict[str, Any]:
+    """{name: note} of texts like "operator=ann" and "batch=7".
+
+    Raises:
+        ValueError: If one is no assignment, begins like JSON and is none, or its name came twice.
+    """
+    found: dict[str, Any] = {}
+    for text in texts:
+        name, note = _assignment(text, ())
+        if not name:
+            raise ValueError(f"a note is NAME=VALUE; got {text!r}.")
+        if name in found:
+            raise ValueError(f"note {name!r} was given twice.")
+        try:
+            found[name] = json.loads(note, object_pairs_hook=_without_doubles)
+        except _TwiceError as error:
+            raise ValueError(f"note {name!r}: {error}") from None
+        except (ValueError, RecursionError) as error:
+            if note.lstrip().startswith(("{", "[", '"')):
+                raise ValueError(f"note {name!r} begins like JSON, but is none: {error}.") from None
+            found[name] = note
+    return found
 
 
 def outcome_from(

@@ -2,24 +2,31 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from os import PathLike
 from typing import TYPE_CHECKING, Any, Literal, TypedDict, Unpack
 
+from bbmmopt.early_stopping import StoppingRule
+from bbmmopt.execution import checks
 from bbmmopt.execution.checks import Callback, make_plan
-from bbmmopt.execution.loop import RunResult, execute
+from bbmmopt.execution.loop import execute
+from bbmmopt.execution.results import RunResult
+from bbmmopt.execution.stopping import StopRule
 from bbmmopt.execution.workers import Objective
 from bbmmopt.prior import Prior
 from bbmmopt.problem import Constraints, Noise
 from bbmmopt.space import Parameter, Space
 from bbmmopt.space.checks import did_you_mean
 from bbmmopt.storage import Storage
+from bbmmopt.warm_start import WarmStart
 
 if TYPE_CHECKING:
     # Elsewhere imported where it is used: it needs torch, and worker processes read this file.
     from bbmmopt.optimizer import Optimizer
 
 Catch = type[BaseException] | Iterable[type[BaseException]]
+Stop = StopRule | Iterable[StopRule]
 
 
 class StudyOptions(TypedDict, total=False):
@@ -34,13 +41,17 @@ class StudyOptions(TypedDict, total=False):
     cost: Literal["seconds"] | None
     perturbation: Mapping[str, float] | None
     risk: float | Literal["mean"] | None
+    early_stopping: StoppingRule | str | Mapping[str, Any] | None
+    mode: Literal["resume", "extend"]
+    former: Mapping[str, Any] | None
+    warm_start: WarmStart | None
 
 
 def minimize(
     objective: Objective,
     space: Space | Mapping[str, Parameter],
     *,
-    n_trials: int,
+    n_trials: int | None = None,
     name: str | Iterable[str] = "value",
     workers: int = 1,
     executor: Any = "threads",
@@ -50,6 +61,10 @@ def minimize(
     noise: Noise | Mapping[str, Noise] = "unknown",
     n_start: int | None = None,
     timeout: float | None = None,
+    stop: Stop | None = None,
+    retries: int = 0,
+    trial_timeout: float | None = None,
+    lease: float | None = None,
     catch: Catch = (Exception,),
     progress: bool | None = None,
     callbacks: Iterable[Callback] = (),
@@ -68,11 +83,15 @@ def minimize(
     an Optimizer of your own, leaves you that.
 
     Args:
-        objective: Called as objective(**params), choices replaced by the objects they stand for.
+        objective: Called as objective(**params), choices replaced by the objects they stand for;
+            and with trial=, if it has a parameter of that name and the space has not: the running
+            Trial, for `trial.report(step, value)` and `trial.should_stop()`. If it then raises
+            TrialPruned, the trial ends as pruned: neither failed nor run again.
             Returns a number; (mean, standard error); or {name: either} of several objectives, and
             of constraints {name: number} among them.
         space: The parameters.
-        n_trials: How many trials to run now; failed ones count.
+        n_trials: How many trials to run now; failed ones count. May be left out where there is a
+            timeout or a stop rule.
         name: What the objective is called in the study; several names for several objectives.
         workers: How many trials to run at a time.
         executor: See `run`.
@@ -81,12 +100,13 @@ def minimize(
         seed: Repeats a run; see `Optimizer`.
         noise: "unknown", "none" or "noisy"; see `Optimizer`.
         n_start: How many trials are spread over the space before the model takes over.
-        timeout: See `run`, as for those below.
+        timeout, stop, retries, trial_timeout, lease: See `run`, as for those below.
         catch: Exceptions that make a failed trial and let the run go on.
         progress: Whether to show it.
         callbacks: Called after each trial.
         options: constraints, reference_point, acquisition, strategy, prior, cost, perturbation,
-            risk: see `Optimizer`. So is budget; left out, `n_trials`.
+            risk, early_stopping, mode, former, warm_start: see `Optimizer`. So is budget; left out,
+            `n_trials`, and with mode="extend" what it was.
 
     Raises:
         TypeError, ValueError: If an argument makes no sense; then nothing was stored. And as
@@ -104,6 +124,10 @@ def minimize(
         workers=workers,
         executor=executor,
         timeout=timeout,
+        stop=stop,
+        retries=retries,
+        trial_timeout=trial_timeout,
+        lease=lease,
         catch=catch,
         progress=progress,
         callbacks=callbacks,
@@ -114,7 +138,7 @@ def maximize(
     objective: Objective,
     space: Space | Mapping[str, Parameter],
     *,
-    n_trials: int,
+    n_trials: int | None = None,
     name: str | Iterable[str] = "value",
     workers: int = 1,
     executor: Any = "threads",
@@ -124,6 +148,10 @@ def maximize(
     noise: Noise | Mapping[str, Noise] = "unknown",
     n_start: int | None = None,
     timeout: float | None = None,
+    stop: Stop | None = None,
+    retries: int = 0,
+    trial_timeout: float | None = None,
+    lease: float | None = None,
     catch: Catch = (Exception,),
     progress: bool | None = None,
     callbacks: Iterable[Callback] = (),
@@ -141,6 +169,10 @@ def maximize(
         workers=workers,
         executor=executor,
         timeout=timeout,
+        stop=stop,
+        retries=retries,
+        trial_timeout=trial_timeout,
+        lease=lease,
         catch=catch,
         progress=progress,
         callbacks=callbacks,
@@ -151,17 +183,23 @@ def run(
     optimizer: Optimizer,
     objective: Objective,
     *,
-    n_trials: int,
+    n_trials: int | None = None,
     workers: int = 1,
     executor: Any = "threads",
     timeout: float | None = None,
+    stop: Stop | None = None,
+    retries: int = 0,
+    trial_timeout: float | None = None,
+    lease: float | None = None,
     catch: Catch = (Exception,),
     progress: bool | None = None,
     callbacks: Iterable[Callback] = (),
 ) -> RunResult:
     """Run trials of an Optimizer: ask, evaluate, tell.
 
-    A trial is asked for when a worker is free and not earlier, so that it knows all results.
+    A trial is asked for when a worker is free and not earlier, so that it knows all results. Only
+    where there are several workers, and a suggestion takes more than a tenth of what a trial
+    takes, the next one is looked for while all of them are busy.
 
     What goes wrong with one trial does not end the run. A trial is failed, with the traceback as
     its reason, if the objective raises one of `catch`; if its worker process dies; if it returns
@@ -177,15 +215,30 @@ def run(
         optimizer: Whose trials to run. Its storage may be shared with other runs.
         objective: See `minimize`.
         n_trials: How many trials to run now; failed ones, and those taken over from a run that
-            was killed, count.
+            was killed, count. May be left out where there is a timeout or a stop rule.
         workers: How many trials to run at a time.
         executor: "threads": in this process; with one worker, in the calling thread. "processes":
             in processes of their own, which import the objective; a script needs
             `if __name__ == "__main__":`. Neither changes how many threads numpy or torch use: with
             several workers, set OMP_NUM_THREADS so that they share the cores. Or an object with
             submit(function, …) whose results have done() and result(), such as a
-            concurrent.futures executor, Dask's or submitit's; it is not shut down.
+            concurrent.futures executor, loky's, Dask's (`client.get_executor(pure=False)`),
+            submitit's or mpi4py's; it is not shut down. If a process of a concurrent.futures pool
+            dies, the pool breaks and the run ends with an error; loky's reusable one is made anew;
+            Dask moves the trial to another worker.
         timeout: Seconds after which no trial is started; those under way are waited for.
+        stop: When to start no more trials, whatever n_trials: Target(0.1), Patience(20),
+            TotalTrials(100), RemainingImprovement(0.01), or several of them in a list.
+        retries: How often a trial is run again, with the same parameters, that raised one of
+            `catch`, whose worker died or that ran out of time. Each failure is in the log of events
+            of the study; the reason of a trial that failed in the end names all.
+        trial_timeout: Seconds that a trial may take: its worker is killed then, and it is failed or
+            run again. What the worker started itself, such as other programs, is not killed with
+            it. For executor="processes" only.
+        lease: Seconds without a sign of life after which other runs on the storage take over a
+            trial of this run. Signs are given by themselves, except while a suggestion is looked
+            for: give it a minute or more. For several machines; runs that die on this one are
+            noticed at once, without. One worker runs in a thread of its own then.
         catch: Exceptions that make a failed trial and let the run go on; () for none.
         progress: True shows the trials done, the best value, failures and time left: a live bar
             on a terminal, lines elsewhere. None shows it on a terminal. False prints nothing,
@@ -195,17 +248,29 @@ def run(
 
     Raises:
         TypeError, ValueError: If an argument makes no sense; and as said above.
+        ExecutorBroken: If an executor lost its workers. The trials under way stay running, and the
+            next run begins with them.
         SpaceExhausted: If there is nothing to try in the space at all. One that is used up later
             ends the run without.
         KeyboardInterrupt: At the second Ctrl-C.
     """
+    study = checks.Study(
+        optimizer.space,
+        objectives=len(optimizer.problem.objectives),
+        perturbed=bool(optimizer.settings.get("perturbation")),
+        in_memory=optimizer.storage.address is None,
+    )
     plan = make_plan(
         objective,
-        optimizer.space,
+        study,
         n_trials=n_trials,
         workers=workers,
         executor=executor,
         timeout=timeout,
+        stop=stop,
+        retries=retries,
+        trial_timeout=trial_timeout,
+        lease=lease,
         catch=catch,
         progress=progress,
         callbacks=callbacks,
@@ -239,10 +304,18 @@ def _optimise(
     """Check everything, then open the study, then run."""
     _check_known(next(iter(direction)), options)
     space = space if isinstance(space, Space) else Space(space)
-    plan = make_plan(objective, space, **running)
+    (names,) = direction.values()
+    described = checks.Study(
+        space,
+        objectives=1 if isinstance(names, str) else len(names),
+        perturbed=bool(options.get("perturbation")),
+        in_memory=storage is None or (isinstance(storage, Storage) and storage.address is None),
+    )
+    plan = make_plan(objective, described, **running)
     settings: dict[str, Any] = {**study, **options}
-    if settings.get("budget") is None:
-        settings["budget"] = plan.n_trials
+    planned = min(plan.n_trials, plan.total)
+    if settings.get("budget") is None and planned < math.inf and settings.get("mode") != "extend":
+        settings["budget"] = planned
     from bbmmopt.optimizer import Optimizer
 
     optimizer = Optimizer(space, **direction, storage=storage, **settings)

@@ -2,63 +2,25 @@
 
 from __future__ import annotations
 
-import math
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from bbmmopt.execution.checks import Plan
 from bbmmopt.execution.interrupts import Interrupts
-from bbmmopt.execution.owners import is_gone, own_name
+from bbmmopt.execution.leases import Leases
+from bbmmopt.execution.owners import own_name
 from bbmmopt.execution.progress import Silent, Status, make_display
-from bbmmopt.execution.workers import Evaluation, Running, WorkerDied, describe
-from bbmmopt.storage import MemoryStorage
-from bbmmopt.trial import Trial, TrialAlreadyTold, TrialState
+from bbmmopt.execution.recording import Attempts, tell
+from bbmmopt.execution.results import RunResult, StopRun, Usage, count, how_to_resume, why_ended
+from bbmmopt.execution.supply import Supply
+from bbmmopt.execution.workers import Evaluation, ExecutorBroken, Running, WorkerDied, describe
+from bbmmopt.trial import Trial, TrialState
 
 if TYPE_CHECKING:
     # Elsewhere imported where it is used: it needs torch, and worker processes read this file.
     from bbmmopt.optimizer import Optimizer
-
-
-class StopRun(Exception):
-    """Raised by a callback to end the run: no new trials, those under way are waited for."""
-
-
-@dataclass(frozen=True)
-class RunResult:
-    """What a run did.
-
-    Attributes:
-        optimizer: With all trials of the study: go on from here, plot, ask.
-        trials: The trials of this run that have an outcome, by number.
-        seconds: How long it took.
-        stopped: Why it ended, as a sentence: "all 40 trials done", "interrupted by Ctrl-C …".
-    """
-
-    optimizer: Optimizer
-    trials: tuple[Trial, ...]
-    seconds: float
-    stopped: str
-
-    @property
-    def best(self) -> Trial:
-        """The best trial of the study, earlier runs included.
-
-        Raises:
-            NoCompleteTrial: If no trial is complete.
-            ValueError: If there are several objectives.
-        """
-        return self.optimizer.best
-
-    @property
-    def n_complete(self) -> int:
-        """How many trials of this run gave a value."""
-        return sum(trial.state == TrialState.COMPLETE for trial in self.trials)
-
-    @property
-    def n_failed(self) -> int:
-        """How many trials of this run failed."""
-        return sum(trial.state == TrialState.FAILED for trial in self.trials)
 
 
 def execute(optimizer: Optimizer, plan: Plan) -> RunResult:
@@ -67,22 +29,31 @@ def execute(optimizer: Optimizer, plan: Plan) -> RunResult:
         return _Run(optimizer, plan, display, worker).finish()
 
 
+@dataclass(frozen=True)
+class _Flight:
+    """A trial under way."""
+
+    trial: Trial
+    running: Running
+    began: float
+
+
 class _Run:
     """The loop, and what it keeps in mind. Nobody but its thread touches the optimizer."""
 
     def __init__(self, optimizer: Optimizer, plan: Plan, display: Silent, worker: str) -> None:
-        self.optimizer, self.plan, self.display, self.worker = optimizer, plan, display, worker
+        self.optimizer, self.plan, self.display = optimizer, plan, display
         self.trials: list[Trial] = []
-        self.flying: dict[int, tuple[Trial, Running]] = {}
-        self.left_behind = [
-            trial
-            for trial in optimizer.trials
-            if trial.state == TrialState.RUNNING and is_gone(trial.worker)
-        ]
+        self.flying: dict[int, _Flight] = {}
+        self.again: list[tuple[Trial, Evaluation]] = []  # to be tried again, and why
+        self.supply = Supply(optimizer, plan, worker)
+        self.attempts = Attempts(optimizer, plan.retries)
+        self.leases = Leases(optimizer, plan.lease)
         self.stopped: tuple[str, str] | None = None
         self.error: BaseException | None = None
         self.interrupts = Interrupts(self._interrupted)
         self.began = self.latest = time.monotonic()
+        self.usage = Usage(plan.workers)
 
     def finish(self) -> RunResult:
         """Run to the end."""
@@ -99,87 +70,170 @@ class _Run:
         if self.error is not None:
             raise self.error
         if self.interrupts.by is not None:
-            self.display.say(self._how_to_resume())
+            in_memory = self.optimizer.storage.address is None
+            self.display.say(how_to_resume(len(self.trials), self.plan.n_trials, in_memory))
         return RunResult(
             self.optimizer,
             tuple(sorted(self.trials, key=lambda trial: trial.number)),
             time.monotonic() - self.began,
-            self._why(),
+            why_ended(self.trials, self.plan.n_trials, self.stopped),
+            idle=self.usage.idle,
         )
 
     def _loop(self) -> None:
-        pause = _Pause()
+        pause = _Pause(self.leases.every / 2, self.plan.runner.wait)
         while True:
             if self._collect():
                 pause.reset()
+            self._renew()
             # Between two trials asked for, look again: another result may have come.
-            if self._may_start():
-                self._start_one()
-            elif not self.flying:
+            if self._may_start() and self._start_one():
+                continue
+            if not self._goes_on():
                 return
-            else:
+            if not self._prepare():
                 with self.interrupts.interruptible():
                     pause.wait()
+
+    def _goes_on(self) -> bool:
+        """Whether there is something to wait for."""
+        if self.flying:
+            return True
+        if self.error or self.stopped is not None:
+            self._give_up_retries()
+            return False
+        if not self._wants_more():
+            return False
+        if not self.supply.comes_later():
+            elsewhere = len(self.optimizer.running)
+            self._stop("", f"all trials of the study are begun, {elsewhere} by others")
+        return self.stopped is None
 
     # ------------------------------------------------------------------------- starting
 
     def _may_start(self) -> bool:
+        """Whether a trial may be started now; takes note of reasons to stop."""
         if self.interrupts.by is not None:
             self._stop(f"interrupted by {self.interrupts.by}")
-        started = len(self.trials) + len(self.flying)
-        if self.error or self.stopped is not None or started >= self.plan.n_trials:
+        if self.error or self.stopped is not None or len(self.flying) >= self.plan.workers:
             return False
-        if time.monotonic() - self.began >= self.plan.timeout:
+        if self._wants_more() and time.monotonic() - self.began >= self.plan.timeout:
             self._stop(f"timeout of {self.plan.timeout:g} s reached")
-            return False
-        return len(self.flying) < self.plan.workers
+        self._look_at_rules()
+        return self.error is None and self.stopped is None and self._wants_more()
 
-    def _start_one(self) -> None:
+    def _wants_more(self) -> bool:
+        """Whether trials are left to be run, those that are to be tried again included."""
+        return bool(self.again) or len(self.trials) + len(self.flying) < self.plan.n_trials
+
+    def _look_at_rules(self) -> None:
+        trials = self.optimizer.trials if self.plan.rules else []
+        for rule in self.plan.rules:
+            try:
+                reason = rule.reason(self.optimizer, trials)
+            except Exception as error:
+                self._fail(error)
+                return
+            if reason is not None:
+                self._stop("", reason)
+
+    def _start_one(self) -> bool:
+        """Start a trial; whether the loop should look again at once."""
         try:
             trial = self._next()
             if trial is None or self.interrupts.by is not None:
-                return  # if it was asked for, it stays running: the next run begins with it
+                # If it was asked for, it stays running: the next run begins with it.
+                return self.interrupts.by is not None or self.stopped is not None
             self._show(starting=1)
+            arguments = dict(trial.arguments)
+            if self.plan.passes_trial:
+                arguments["trial"] = trial
             with self.interrupts.interruptible():
-                self.flying[trial.number] = trial, self.plan.runner.submit(trial.arguments)
+                began = self.usage.starts()
+                running = self.plan.runner.submit(arguments)
+                self.flying[trial.number] = _Flight(trial, running, began)
         except Exception as error:
             self._fail(error)
+        return True
 
     def _next(self) -> Trial | None:
         from bbmmopt.optimizer import SpaceExhausted
 
-        while self.left_behind:
-            trial = self.optimizer.take_over(self.left_behind.pop(0), worker=self.worker)
-            if trial is not None:
-                return trial
+        if self.again:
+            return self.again.pop(0)[0]
         try:
-            return self.optimizer.ask(worker=self.worker)
+            return self.supply.next()
         except SpaceExhausted as error:
             if not self.optimizer.trials:
                 raise
             self._stop("space exhausted", str(error))
             return None
 
+    def _prepare(self) -> bool:
+        """Look for a suggestion while all workers are busy; whether that took some time."""
+        left = self.plan.n_trials - len(self.trials) - len(self.flying) - len(self.again)
+        full = len(self.flying) == self.plan.workers
+        if self.error or self.stopped is not None or self.interrupts.by or not full or left < 1:
+            return False
+        try:
+            return self.supply.prepare()
+        except Exception as error:
+            self._fail(error)
+            return False
+
+    def _renew(self) -> None:
+        try:
+            self.leases.renew(flight.trial for flight in self.flying.values())
+        except Exception as error:
+            self._fail(error)
+
     # ------------------------------------------------------------------------ recording
 
     def _collect(self) -> bool:
         """Record all that are done, in order of number; whether there were any."""
-        done = [(trial, running) for trial, running in self.flying.values() if running.done()]
-        for trial, running in sorted(done, key=lambda pair: pair[0].number):
-            del self.flying[trial.number]
-            self._record(trial, running)
+        done = [flight for flight in self.flying.values() if flight.running.done()]
+        for flight in sorted(done, key=lambda flight: flight.trial.number):
+            del self.flying[flight.trial.number]
+            self._land(flight)
         return bool(done)
 
-    def _record(self, trial: Trial, running: Running) -> None:
+    def _land(self, flight: _Flight) -> None:
+        """Record what came out of an attempt, or see to another one."""
+        trial = flight.trial
         try:
-            evaluation = running.result()
+            evaluation = flight.running.result()
+        except ExecutorBroken as error:
+            self._fail(error)
+            return  # it stays running, for the next run
         except Exception as error:  # not the objective's: `evaluate` hands those over
             if self.interrupts.by is not None:
                 return  # whoever ends us ended the worker too; it is run again by the next run
             text = str(error) if isinstance(error, WorkerDied) else describe(error)
-            evaluation = Evaluation(failure=text)
+            evaluation = Evaluation(failure=text, seconds=time.monotonic() - flight.began)
+        self.usage.ended(evaluation.seconds)
+        self.supply.took(evaluation.seconds)
         try:
-            told = self._tell(trial, evaluation)
+            if self.attempts.another(trial, evaluation):
+                self.again.append((trial, evaluation))
+                return
+        except Exception as error:
+            self._fail(error)
+        self._record(trial, evaluation)
+
+    def _give_up_retries(self) -> None:
+        """What should be tried again is not, now that the run ends: it failed.
+
+        Where the run was interrupted, or lost its workers, it stays running instead: the next run
+        begins with it.
+        """
+        waiting, self.again = self.again, []
+        if self.interrupts.by is None and not isinstance(self.error, ExecutorBroken):
+            for trial, evaluation in waiting:
+                self._record(trial, evaluation)
+
+    def _record(self, trial: Trial, evaluation: Evaluation) -> None:
+        try:
+            told = tell(self.optimizer, trial, evaluation, self.attempts, self._nonsense)
         except Exception as error:
             error.add_note(f"trial {trial.number} is not recorded; its outcome: {evaluation}")
             self._fail(error)
@@ -192,24 +246,10 @@ class _Run:
         self._call_back(told)
         self._show()
 
-    def _tell(self, trial: Trial, evaluation: Evaluation) -> Trial:
-        """Record an outcome, whatever it is, and return the trial as it is then."""
-        number, failure, value = trial.number, evaluation.failure, evaluation.value
-        if failure is None:
-            try:
-                # Not left to `tell`, which would keep the trial running for a second try, or warn.
-                failure = self.optimizer.problem.check_values(value, trial_number=number).failure
-            except Exception as error:
-                failure = f"the objective returned {value!r:.1000}: {describe(error)}"
-                if not any(t.state == TrialState.COMPLETE for t in self.trials):
-                    self._fail(error, "The trial is recorded as failed.")
-        try:
-            if failure is not None:
-                return self.optimizer.tell(trial, failed=failure)
-            return self.optimizer.tell(trial, value)
-        except TrialAlreadyTold:
-            # By somebody else meanwhile, and the first outcome counts.
-            return next(t for t in self.optimizer.trials if t.number == number)
+    def _nonsense(self, error: Exception) -> None:
+        """The objective returned no result at all: a mistake, if there was no good one before."""
+        if not count(self.trials, TrialState.COMPLETE):
+            self._fail(error, "The trial is recorded as failed.")
 
     def _call_back(self, trial: Trial) -> None:
         for callback in self.plan.callbacks:
@@ -234,43 +274,24 @@ class _Run:
             if note is not None:
                 error.add_note(note)
 
-    def _why(self) -> str:
-        if self.stopped is None:
-            failed = sum(trial.state == TrialState.FAILED for trial in self.trials)
-            text = f"all {self.plan.n_trials} trials done"
-            return f"{text}, {failed} of them failed" if failed else text
-        why, detail = self.stopped
-        after = f"{why} after {len(self.trials)} of {self.plan.n_trials} trials"
-        return f"{after}: {detail}" if detail else after
-
     def _interrupted(self) -> None:
         """In a signal handler."""
         self.display.note("finishing trials under way; Ctrl-C again abandons")
 
-    def _how_to_resume(self) -> str:
-        done, total = len(self.trials), self.plan.n_trials
-        text = f"interrupted: {done} of {total} trials are recorded."
-        if isinstance(self.optimizer.storage, MemoryStorage):
-            return f'{text} They are in memory only; with storage="study.db" a run can be resumed.'
-        text += " Run the same again to resume"
-        return (
-            f"{text}; n_trials={total - done} completes this run." if done < total else f"{text}."
-        )
-
     def _show(self, starting: int = 0) -> None:
         if not self.display.active:
             return
-        timeout = self.plan.timeout
         self.display.show(
             Status(
                 done=len(self.trials),
                 total=self.plan.n_trials,
-                failed=sum(trial.state == TrialState.FAILED for trial in self.trials),
+                failed=count(self.trials, TrialState.FAILED),
+                pruned=count(self.trials, TrialState.PRUNED),
                 running=len(self.flying) + starting,
                 best=self._best(),
                 began=self.began,
                 latest=self.latest,
-                until=self.began + timeout if math.isfinite(timeout) else math.inf,
+                until=self.began + self.plan.timeout,
             )
         )
 
@@ -288,9 +309,14 @@ class _Pause:
     """Waits between two looks: briefly for what is over soon, longer for what takes hours.
 
     A fiftieth of the time since the last result, so that a worker idles at most 2 % of it.
+
+    Args:
+        most: Seconds that it never takes longer than.
+        wait: What waits.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, most: float, wait: Callable[[float], None]) -> None:
+        self._most, self._wait = min(most, 0.25), wait
         self.reset()
 
     def reset(self) -> None:
@@ -299,4 +325,4 @@ class _Pause:
 
     def wait(self) -> None:
         """Wait a little."""
-        time.sleep(min(max(0.0005, 0.02 * (time.monotonic() - self._since)), 0.25))
+        self._wait(min(max(0.0005, 0.02 * (time.monotonic() - self._since)), self._most))

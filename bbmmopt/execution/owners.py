@@ -64,6 +64,18 @@ def is_gone(worker: str | None) -> bool:
     return not _lives(int(theirs.pid), theirs.start)
 
 
+def is_here(worker: str | None) -> bool:
+    """Whether this is the name of a run on this machine, whose end we would notice."""
+    fields = (worker or "").split(":")
+    if len(fields) != len(_Owner.__dataclass_fields__):
+        return False
+    theirs, here = _Owner(*fields), _here("")
+    return all(
+        getattr(theirs, part) == getattr(here, part)
+        for part in ("host", "machine", "boot", "namespace")
+    )
+
+
 def _here(run: str) -> _Owner:
     return _Owner(
         host=socket.gethostname().replace(":", "_"),

@@ -1,5 +1,7 @@
 """Processes: evaluate in worker processes of our own, so that each trial's worker is known.
 
+A trial can be given a time limit: its worker is killed then, as no thread could be.
+
 concurrent.futures.ProcessPoolExecutor breaks as a whole when one worker dies: every trial under
 way is lost, and which of them did it cannot be told. Here each worker has a pipe: the trial of the
 one that died fails, with the signal that killed it, and the others go on.
@@ -8,6 +10,7 @@ Workers are spawned, not forked: the threads of torch and BLAS do not survive a 
 with spawn, a worker imports the script's main module.
 """
 
+import math
 import multiprocessing
 import os
 import pickle
@@ -15,7 +18,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from multiprocessing import connection, resource_tracker
 from multiprocessing.reduction import ForkingPickler
 from typing import Any
@@ -34,9 +37,18 @@ _PATIENCE = 10.0  # seconds that an idle worker may take to exit before it is ma
 
 
 class Processes:
-    """Evaluates in `workers` processes. One that dies is replaced when it is needed."""
+    """Evaluates in `workers` processes. One that dies is replaced when it is needed.
 
-    def __init__(self, objective: Objective, catch: Catch, workers: int) -> None:
+    Args:
+        objective: What is called.
+        catch: Exceptions of it that are caught.
+        workers: How many processes.
+        limit: Seconds after which a call is ended, with its process.
+    """
+
+    def __init__(
+        self, objective: Objective, catch: Catch, workers: int, limit: float = math.inf
+    ) -> None:
         if getattr(multiprocessing.current_process(), "_inheriting", False):
             # A worker imports the main module, and is running the main module's minimize() now.
             raise RuntimeError(
@@ -46,7 +58,7 @@ class Processes:
         # Once, and as bytes: an objective that carries a data set is not pickled for every trial,
         # and one that cannot be loaded is reported by the worker instead of killing it.
         self._payload = bytes(ForkingPickler.dumps((objective, catch)))
-        self._workers = workers
+        self._workers, self._limit = workers, limit
         self._children: list[_Child] = []
 
     def start(self, interrupted: Callable[[], bool]) -> None:
@@ -72,7 +84,16 @@ class Processes:
             free = [_Child(self._payload)]
             self._children += free
         # Rather one that is up than one that is still importing.
-        return _Job(max(free, key=lambda child: child.ready or child.connection.poll()), message)
+        child = max(free, key=lambda child: child.ready or child.connection.poll())
+        return _Job(child, message, self._limit)
+
+    def wait(self, seconds: float) -> None:
+        """Wait until a busy worker has something to say, so long at most."""
+        busy = [child.connection for child in self._children if not child.free]
+        if busy:
+            connection.wait(busy, timeout=seconds)
+        else:
+            time.sleep(seconds)
 
     def close(self, *, abandon: bool) -> None:
         """End the workers: idle ones by themselves; with abandon=True, all at once."""
@@ -171,10 +192,11 @@ class _Child:
 
 
 class _Job:
-    """One evaluation in a worker process."""
+    """One evaluation in a worker process, which is killed after `limit` seconds of it."""
 
-    def __init__(self, child: _Child, message: bytes) -> None:
-        self._child = child
+    def __init__(self, child: _Child, message: bytes, limit: float) -> None:
+        self._child, self._limit = child, limit
+        self._began: float | None = None
         self._outcome: Evaluation | WorkerDied | None = None
         child.free = False
         try:
@@ -186,15 +208,34 @@ class _Job:
     def done(self) -> bool:
         if self._outcome is None:
             try:
-                self._outcome = self._child.hear()
+                self._outcome = self._child.hear() or self._overdue()
             except WorkerDied as error:
                 self._outcome = error
             self._child.free = self._outcome is not None
         return self._outcome is not None
 
+    def _overdue(self) -> Evaluation | None:
+        """The end of an evaluation that takes too long."""
+        if not self._child.ready:
+            return None  # still importing
+        now = time.monotonic()
+        self._began = now if self._began is None else self._began
+        if now - self._began < self._limit:
+            return None
+        self._child.process.kill()
+        self._child.process.join()
+        with suppress(WorkerDied):
+            if (just_in_time := self._child.hear()) is not None:
+                return just_in_time
+        return Evaluation(
+            failure=f"TrialTimeout: not done after trial_timeout={self._limit:g} s; its worker "
+            f"process was killed.",
+            seconds=now - self._began,
+        )
+
     def result(self) -> Evaluation:
         while not self.done():
-            connection.wait([self._child.connection, self._child.process.sentinel])
+            connection.wait([self._child.connection, self._child.process.sentinel], timeout=0.1)
         if isinstance(self._outcome, WorkerDied):
             raise self._outcome
         return self._outcome or Evaluation()

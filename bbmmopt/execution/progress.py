@@ -14,27 +14,29 @@ class Status:
 
     Attributes:
         done: Trials with an outcome.
-        total: Trials planned.
+        total: Trials planned; infinity if their number is open.
         failed: How many of those done failed.
         running: Trials under way.
         best: The best value so far, in words; empty if there is none.
         began: When the run began, on the monotonic clock, as are the next two.
         latest: When the latest trial was recorded.
         until: When no new trial will be started; infinity without a timeout.
+        pruned: How many of those done were given up by the objective.
     """
 
     done: int
-    total: int
+    total: float
     failed: int
     running: int
     best: str
     began: float
     latest: float
     until: float = math.inf
+    pruned: int = 0
 
     def left(self, now: float) -> float | None:
-        """Seconds to go at the pace so far; None before there is a pace."""
-        if not self.done:
+        """Seconds to go at the pace so far; None before there is a pace, or if it is open."""
+        if not self.done or math.isinf(self.total):
             return None if math.isinf(self.until) else max(0.0, self.until - now)
         pace = (self.latest - self.began) / self.done
         expected = self.latest + pace * (self.total - self.done)
@@ -46,6 +48,7 @@ class Status:
         parts = [
             self.best and f"best {self.best}",
             f"{self.failed} failed" if self.failed else "",
+            f"{self.pruned} pruned" if self.pruned else "",
             f"{self.running} running" if self.running else "",
             "" if left is None else f"{_clock(left)} left",
         ]
@@ -91,7 +94,7 @@ class Quiet(Silent):
 
 
 class Lines(Quiet):
-    """A line at each tenth of the way: for logs."""
+    """A line at each tenth of the way, or every ten trials where that is open: for logs."""
 
     active = True
 
@@ -99,23 +102,25 @@ class Lines(Quiet):
         self._tenth = 0
 
     def show(self, status: Status) -> None:
-        tenth = 10 * status.done // status.total
+        known = status.total < math.inf
+        tenth = int(10 * status.done // status.total) if known else status.done // 10
         if tenth > self._tenth:
             self._tenth = tenth
-            self.say(f"{status.done}/{status.total}  {status.words(time.monotonic())}")
+            done = f"{status.done}/{status.total}" if known else str(status.done)
+            self.say(f"{done}  {status.words(time.monotonic())}")
 
 
 class Live(Silent):
     """A bar that moves.
 
     Args:
-        total: Trials planned.
+        total: Trials planned; infinity if their number is open.
         console: A rich Console, if not one on stderr.
     """
 
     active = True
 
-    def __init__(self, total: int, console: object = None) -> None:
+    def __init__(self, total: float, console: object = None) -> None:
         from rich.console import Console
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
@@ -130,7 +135,8 @@ class Live(Silent):
             # What the objective prints appears above the bar; but not if it goes to a file.
             redirect_stdout=sys.stdout is not None and sys.stdout.isatty(),
         )
-        self._task = self._bar.add_task("", total=total, words=self._words)
+        known = total if total < math.inf else None
+        self._task = self._bar.add_task("", total=known, words=self._words)
 
     def __enter__(self) -> "Live":
         self._bar.start()
@@ -167,7 +173,7 @@ class _Words:
         return str(self)
 
 
-def make_display(progress: bool | None, total: int) -> Silent:
+def make_display(progress: bool | None, total: float) -> Silent:
     """What `progress=` asks for."""
     if progress is False:
         return Silent()

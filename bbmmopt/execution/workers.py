@@ -1,15 +1,18 @@
-"""Where the objective runs: in the calling thread, in threads, or on somebody's executor.
+"""Where the objective runs: what each place has to offer, the calling thread, and threads.
 
 Imports nothing heavy: a worker process that loads this must not wait for torch.
 """
 
 import threading
+import time
 import traceback
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from queue import SimpleQueue
 from typing import Any, Protocol
+
+from bbmmopt.trial import TrialPruned
 
 Objective = Callable[..., Any]
 Catch = tuple[type[BaseException], ...]
@@ -17,6 +20,10 @@ Catch = tuple[type[BaseException], ...]
 
 class WorkerDied(RuntimeError):
     """A worker process ended before its objective did; the message says how."""
+
+
+class ExecutorBroken(RuntimeError):
+    """An executor broke as a whole, and the trials on it are lost; the message says what to do."""
 
 
 @dataclass(frozen=True)
@@ -27,17 +34,29 @@ class Evaluation:
         value: What it returned.
         failure: What it raised, in words, with the traceback; None if it returned.
         error: The exception itself, if it is not one that the caller catches.
+        pruned: Why it gave the trial up; None if it did not.
+        seconds: How long it took.
     """
 
     value: Any = None
     failure: str | None = None
     error: BaseException | None = None
+    pruned: str | None = None
+    seconds: float = 0.0
 
 
 def evaluate(objective: Objective, arguments: Mapping[str, Any], catch: Catch) -> Evaluation:
     """Call the objective, wherever this runs. Raises nothing but KeyboardInterrupt."""
+    began = time.perf_counter()
+    evaluation = _outcome(objective, arguments, catch)
+    return replace(evaluation, seconds=time.perf_counter() - began)
+
+
+def _outcome(objective: Objective, arguments: Mapping[str, Any], catch: Catch) -> Evaluation:
     try:
         return Evaluation(objective(**arguments))
+    except TrialPruned as error:
+        return Evaluation(pruned=str(error) or "the objective gave it up")
     except KeyboardInterrupt:
         raise
     except BaseException as error:
@@ -82,6 +101,10 @@ class Runner(Protocol):
         """Begin to evaluate a point."""
         ...
 
+    def wait(self, seconds: float) -> None:
+        """Wait so long at most; less, where it is known that an evaluation has ended."""
+        ...
+
     def close(self, *, abandon: bool) -> None:
         """Let the workers go. With abandon=True some may be busy, and are not waited for."""
         ...
@@ -101,6 +124,10 @@ class Inline:
         future: Future[Evaluation] = Future()
         future.set_result(evaluate(self._objective, arguments, self._catch))
         return future
+
+    def wait(self, seconds: float) -> None:
+        """Wait so long."""
+        time.sleep(seconds)
 
     def close(self, *, abandon: bool) -> None:
         """Nothing to do."""
@@ -132,6 +159,10 @@ class Threads:
         self._tasks.put((future, arguments))
         return future
 
+    def wait(self, seconds: float) -> None:
+        """Wait so long."""
+        time.sleep(seconds)
+
     def close(self, *, abandon: bool) -> None:
         """Tell the threads to end, each after what it is doing."""
         for _ in self._threads:
@@ -146,21 +177,3 @@ class Threads:
                 future.set_result(evaluate(self._objective, arguments, self._catch))
             except BaseException as error:  # KeyboardInterrupt: raised again where it is read
                 future.set_exception(error)
-
-
-class External:
-    """Evaluates on an executor that the caller made, and will shut down."""
-
-    def __init__(self, executor: Any, objective: Objective, catch: Catch) -> None:
-        self._executor, self._objective, self._catch = executor, objective, catch
-
-    def start(self, interrupted: Callable[[], bool]) -> None:
-        """Nothing to do: it is running."""
-
-    def submit(self, arguments: Mapping[str, Any]) -> Running:
-        """Submit a point."""
-        # A plain dict by position: some executors take keywords for themselves.
-        return self._executor.submit(evaluate, self._objective, dict(arguments), self._catch)
-
-    def close(self, *, abandon: bool) -> None:
-        """Leave it as it is."""

@@ -155,12 +155,13 @@ class Belief:
 
 def believe(posterior: Posterior, transform: TargetTransform, data: Data) -> Belief:
     """Find the incumbent and put in the trials that have no value."""
+    within = torch.from_numpy(data.within)
     if not len(data.y):
         incumbent = -math.inf
     elif data.exact:
-        incumbent = float(posterior.y.max())
+        incumbent = float(posterior.y[within].max())
     else:
-        incumbent = float(posterior.fitted().max())
+        incumbent = float(posterior.fitted()[within].max())
     return with_fantasies(posterior, transform, incumbent, data)
 
 

@@ -42,9 +42,11 @@ class Data:
     An output is an objective, a constraint, or whether a trial comes to an end at all.
 
     Attributes:
-        X: Complete trials in order of their numbers, shape (n, d).
+        X: Complete trials, and stopped ones whose end was forecast, in order of their numbers,
+            shape (n, d).
         y: Their values, in the user's units but for the sign, shape (n,).
-        errors: Standard error of each, in units of y, NaN where unknown, shape (n,).
+        errors: Standard error of each, in units of y, NaN where unknown, shape (n,); infinite
+            where there is no value, and y means nothing.
         pending: Trials that are running, shape (p, d).
         failed: Trials without a value, shape (f, d).
         exact: Whether the objective is declared deterministic. Where its values contradict that,
@@ -56,6 +58,9 @@ class Data:
             objectives, the worst value of one may be the price of the best of another.
         warp: Whether targets may be warped. Not where their differences are compared with those of
             another output, as volumes do.
+        stopped: How many of the n trials were stopped early, their values forecast.
+        outside: Which trials nothing that may be proposed is like, shape (n,), so that the best of
+            them is nothing to be beaten; None for none.
     """
 
     X: np.ndarray
@@ -68,6 +73,20 @@ class Data:
     worthless: float | None = None
     fence: float = 1.5
     warp: bool = True
+    stopped: int = 0
+    outside: np.ndarray | None = None
+
+    @property
+    def told(self) -> np.ndarray:
+        """Which trials have a value, shape (n,)."""
+        return ~np.isposinf(self.errors)
+
+    @property
+    def within(self) -> np.ndarray:
+        """Which trials the next one should beat, shape (n,): all, where none is within."""
+        if self.outside is None or self.outside.all():
+            return np.ones(len(self.y), dtype=bool)
+        return ~self.outside
 
     def contradicts_itself(self) -> bool:
         """Whether the same point was told different values, which no exact objective has."""
@@ -83,6 +102,7 @@ class Data:
             X=self.X[which],
             y=self.y[which],
             errors=self.errors[which],
+            outside=None if self.outside is None else self.outside[which],
             pending=none,
             failed=none,
         )
@@ -98,7 +118,8 @@ def transform_of(data: Data, power: float | None) -> TargetTransform:
 def plain(data: Data) -> Standardise:
     """Standardisation of the targets, the worst of them cut where that hides nothing."""
     keep = data.worthless if data.bound is None else data.bound
-    return Standardise.of(data.y, keep=keep, fence=data.fence)
+    y = data.y[data.told] if data.told.any() else data.y
+    return Standardise.of(y, keep=keep, fence=data.fence)
 
 
 def tensors(data: Data, transform: TargetTransform) -> tuple[Tensor, Tensor, Tensor]:

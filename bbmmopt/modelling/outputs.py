@@ -60,7 +60,7 @@ class Beliefs:
         kept = np.ones(len(self.first.data.y), dtype=bool)
         for belief in self.constraints:
             assert belief.data.bound is not None
-            kept &= belief.data.y >= belief.data.bound
+            kept &= (belief.data.y >= belief.data.bound) & belief.data.told
         return kept
 
     @property

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from bbmmopt.former import Former, fixed_value
 from bbmmopt.optimizer import NoCompleteTrial, Optimizer
 from bbmmopt.plots.axis import Axis, make_axis
 from bbmmopt.space import Space
@@ -23,18 +24,23 @@ class Slice:
     """The points of a space that a picture shows.
 
     Attributes:
-        space: The space.
+        former: Where trials lie, in the space that the model is over.
         x: The parameter along the horizontal axis.
         y: The one along the vertical axis; None for a curve.
         held: Values of the others, as far as they matter on this slice.
         base: A row of the unit cube on the slice, shape (d,).
     """
 
-    space: Space
+    former: Former
     x: Axis
     y: Axis | None
     held: dict[str, Any]
     base: np.ndarray
+
+    @property
+    def space(self) -> Space:
+        """The space that the model is over."""
+        return self.former.space
 
     @property
     def axes(self) -> tuple[Axis, ...]:
@@ -64,17 +70,17 @@ class Slice:
     def shows(self, params: Mapping[str, Any]) -> bool:
         """Whether a point has its place: an x and a y, which not all have, within the bounds."""
         return all(
-            axis.name in params and 0 <= axis.parameter.to_unit(params[axis.name]) <= 1
+            self.former.has(axis.name, params)
+            and 0 <= axis.parameter.to_unit(params[axis.name]) <= 1
             for axis in self.axes
         )
 
     def contains(self, params: Mapping[str, Any]) -> bool:
         """Whether a point lies on the slice: all that is held, and matters, has its value there."""
         free = [axis.column for axis in self.axes]
-        return bool(
-            np.array_equal(
-                np.delete(self.row_at(params), free), np.delete(self.space.encode(params), free)
-            )
+        row = self.former.row(params)
+        return row is not None and bool(
+            np.array_equal(np.delete(self.row_at(params), free), np.delete(row, free))
         )
 
     def place(self, trials: Sequence[Trial]) -> list[np.ndarray]:
@@ -108,25 +114,30 @@ def make_slice(
         ValueError, TypeError: If a parameter is unknown, held and drawn at once, has only one
             value, or is not active on the slice.
     """
-    space = optimizer.space
-    fixed = space.validate_partial(fixed or {}, where="fixed")
-    _check_drawn(space, x, y, fixed)
+    former, space = optimizer.former, optimizer.former.space
+    fixed = optimizer.space.validate_partial(fixed or {}, where="fixed")
+    _check_drawn(optimizer.space, x, y, fixed)
     ranked = _best_first(optimizer, trials)
+    settled = dict(fixed)
+    settled |= {name: fixed_value(optimizer.space.parameters[name]) for name in former.ranges}
     values = {
-        name: fixed[name]
-        if name in fixed
-        else next((t.params[name] for t in ranked if name in t.params), parameter.from_unit(0.5))
+        name: settled[name]
+        if name in settled
+        else next(
+            (t.params[name] for t in ranked if former.has(name, t.params)), parameter.from_unit(0.5)
+        )
         for name, parameter in space.parameters.items()
     }
     base = np.array([space.parameters[name].to_unit(v) for name, v in values.items()])  # (d,)
     drawn = [name for name in (x, y) if name is not None] or _most_relevant(
-        space, lengthscales, space.active(space.snap(base)), fixed
+        space, lengthscales, space.active(space.snap(base)), settled
     )
     points = _CURVE if len(drawn) == 1 else _SURFACE
     # A curve also goes through the trials: what happens there is narrow.
-    through = [t.params[drawn[0]] for t in trials if drawn[0] in t.params and len(drawn) == 1]
+    some = [t.params for t in trials if len(drawn) == 1 and former.has(drawn[0], t.params)]
+    through = [params[drawn[0]] for params in some]
     axes = [make_axis(space, name, points, through) for name in drawn]
-    place = Slice(space, axes[0], axes[1] if len(axes) > 1 else None, {}, base.clip(0.0, 1.0))
+    place = Slice(former, axes[0], axes[1] if len(axes) > 1 else None, {}, base.clip(0.0, 1.0))
     active = np.any(space.active(place.rows()), axis=0).tolist()  # (d,)
     for name in (*drawn, *fixed):
         if not active[space.names.index(name)]:
@@ -140,7 +151,7 @@ def make_slice(
         )
         if on and name not in drawn and column.kind != "fixed"
     }
-    return Slice(space, place.x, place.y, held, place.base)
+    return Slice(former, place.x, place.y, held, place.base)
 
 
 def in_chunks(function: Callable[[np.ndarray], Any], X: np.ndarray) -> list[Any]:

@@ -14,13 +14,15 @@ import numpy as np
 
 Value = int | float | str | bool
 
+_LONGEST = 300  # letters of a value in a message
+
 
 def native(value: Any) -> Any:
     """The Python bool, int, float or str inside a numpy scalar, 0-d array or subclass.
 
     Anything else is returned as it came.
     """
-    if getattr(value, "ndim", None) == 0 and hasattr(value, "item"):
+    if getattr(value, "ndim", None) == 0 and hasattr(value, "item") and not no_number(value):
         value = value.item()
     if value is None or isinstance(value, bool):
         return value
@@ -30,9 +32,37 @@ def native(value: Any) -> Any:
     return str.__str__(value) if isinstance(value, str) else value
 
 
+def no_number(value: Any) -> bool:
+    """Whether an array is no number, whatever its `item` says or does.
+
+    A date, a time span, a masked element, or a tensor without data.
+    """
+    kind = getattr(getattr(value, "dtype", None), "kind", "")
+    return (
+        kind in ("m", "M")
+        or bool(np.ma.is_masked(value))
+        or getattr(value, "is_meta", False) is True
+    )
+
+
+def is_integer(value: Any) -> bool:
+    """Whether a value is an integer, of Python or numpy: booleans and time spans are not."""
+    return isinstance(value, int | np.integer) and not isinstance(value, bool | np.timedelta64)
+
+
+def shown(value: Any) -> str:
+    """The repr for a message, cut where it is long; the type of what cannot be written."""
+    try:
+        text = repr(value)
+    except Exception:  # an integer of over 4300 digits, say
+        text = f"<{type(value).__name__}>"
+    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}…"
+
+
 def did_you_mean(word: object, known: Sequence[object]) -> str:
     """ " Did you mean 'x'?" when something known looks much like the word, else ""."""
-    close = difflib.get_close_matches(str(word), [name for name in known if isinstance(name, str)])
+    text = word if isinstance(word, str) else shown(word)
+    close = difflib.get_close_matches(text, [name for name in known if isinstance(name, str)])
     return f" Did you mean {close[0]!r}?" if close else ""
 
 
@@ -48,10 +78,10 @@ def finite(name: str, value: Any) -> float:
     """The value as a finite float, or an error that calls it `name`."""
     number = native(value)
     if isinstance(number, bool) or not isinstance(number, int | float):
-        raise TypeError(f"{name} must be a number; got {value!r} ({type(value).__name__}).")
+        raise TypeError(f"{name} must be a number; got {shown(value)} ({type(value).__name__}).")
     x = to_float(number)
     if not math.isfinite(x):
-        raise ValueError(f"{name} must be finite; got {number!r}.")
+        raise ValueError(f"{name} must be finite; got {shown(number)}.")
     return x + 0.0
 
 
@@ -63,7 +93,9 @@ def integral(name: str, value: Any) -> int:
     if isinstance(number, float):
         raise ValueError(f"{name} must be an integer; got {number!r}. Use Real for real numbers.")
     if isinstance(number, bool) or not isinstance(number, int):
-        raise TypeError(f"{name} must be an integer; got {value!r} ({type(value).__name__}).")
+        raise TypeError(f"{name} must be an integer; got {shown(value)} ({type(value).__name__}).")
+    if math.isinf(to_float(number)):
+        raise ValueError(f"{name} must be below 1.8e308 in size; got {shown(number)}.")
     return number
 
 
@@ -78,7 +110,7 @@ def checked_choices(choices: Any, for_objects: str) -> tuple[Value, ...]:
         choices = choices.tolist()
     if isinstance(choices, str | bytes) or not isinstance(choices, Sequence):
         raise TypeError(
-            f"choices must be a list; got {choices!r} ({type(choices).__name__}). "
+            f"choices must be a list; got {shown(choices)} ({type(choices).__name__}). "
             f"Write [a, b, …], in the order you want."
         )
     if not choices:
@@ -88,7 +120,7 @@ def checked_choices(choices: Any, for_objects: str) -> tuple[Value, ...]:
         choice = native(given)
         if not isinstance(choice, Value):
             raise TypeError(
-                f"choices must be strings, numbers or booleans; got {given!r} "
+                f"choices must be strings, numbers or booleans; got {shown(given)} "
                 f"({type(given).__name__}). For other objects use {for_objects}."
             )
         if isinstance(choice, float) and not math.isfinite(choice):
@@ -106,7 +138,7 @@ def checked_when(when: Any) -> dict[str, tuple[Value, ...]] | None:
     if when is None:
         return None
     if not isinstance(when, Mapping) or not when:
-        raise TypeError(f"when must be {{parent: value or list of values}}; got {when!r}.")
+        raise TypeError(f"when must be {{parent: value or list of values}}; got {shown(when)}.")
     result = {}
     for parent, given in when.items():
         alone = native(given)
@@ -123,6 +155,15 @@ def naming(prefix: str) -> Iterator[None]:
         yield
     except (TypeError, ValueError) as error:
         raise type(error)(f"{prefix}{error}") from None
+
+
+@contextmanager
+def reading(prefix: str = "") -> Iterator[None]:
+    """`naming` for what was read from JSON, where a wrong type is a wrong value like any other."""
+    try:
+        yield
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{prefix}{error}") from None
 
 
 def listing(names: Iterable[object]) -> str:

@@ -142,7 +142,7 @@ def _need(
 
 def _parents_first(needs: Mapping[str, tuple[Need, ...]]) -> list[str]:
     """The conditional parameters, each after its parents; ValueError if that is impossible."""
-    done: list[str] = []
+    done: dict[str, None] = {}  # in order
     while len(done) < len(needs):
         ready = [
             name
@@ -155,5 +155,5 @@ def _parents_first(needs: Mapping[str, tuple[Need, ...]]) -> list[str]:
                 f"parameter {circle[0]!r}: the conditions of {listing(circle)} go round in a "
                 f"circle. Let one of them be unconditional."
             )
-        done += ready
-    return done
+        done |= dict.fromkeys(ready)
+    return list(done)

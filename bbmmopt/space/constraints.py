@@ -129,7 +129,8 @@ class Simplex(InputConstraint):
         return {"type": "simplex", "names": list(self.names), "total": self.total}
 
     def __repr__(self) -> str:
-        return f"Simplex({list(self.names)!r}, total={self.total!r})"
+        names = list(self.names) if isinstance(self.names, tuple) else self.names
+        return f"Simplex({names!r}, total={self.total!r})"
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -183,18 +184,14 @@ class Nonlinear(InputConstraint):
 def constraint_from_json(data: Mapping[str, Any]) -> InputConstraint:
     """The constraint that `to_json` wrote; of a function, one that says so when it is needed.
 
-    Raises:
-        ValueError: If the type is unknown.
+    Args:
+        data: What `to_json` returned, with the fields of its type.
     """
     fields = {name: value for name, value in data.items() if name != "type"}
-    match data.get("type"):
-        case "linear":
-            return Linear(**fields)
-        case "simplex":
-            return Simplex(**fields)
-        case "nonlinear":
-            return Nonlinear(fields["name"], _NotStored(fields["name"]))
-    raise ValueError(f"unknown constraint {data.get('type')!r}; known: linear, simplex, nonlinear.")
+    if data["type"] == "nonlinear":
+        return Nonlinear(fields["name"], _NotStored(fields["name"]))
+    kind = {"linear": Linear, "simplex": Simplex}[data["type"]]
+    return kind(**fields)
 
 
 @dataclass(frozen=True)
@@ -232,7 +229,12 @@ def _check_summand(name: Any, parameters: Mapping[str, Parameter]) -> None:
 
 def _always_active(name: str, parameters: Mapping[str, Parameter]) -> bool:
     """Whether the conditions of a parameter are met by every value of its parents."""
-    return all(
-        len(values) == parameters[parent].levels and _always_active(parent, parameters)
-        for parent, values in (parameters[name].when or {}).items()
-    )
+    above, seen = [name], {name}
+    while above:
+        for parent, values in (parameters[above.pop()].when or {}).items():
+            if len(values) != parameters[parent].levels:
+                return False
+            if parent not in seen:
+                seen.add(parent)
+                above.append(parent)
+    return True

@@ -204,7 +204,9 @@ def _sum(constraint: Linear | Simplex, parameters: Mapping[str, Parameter]) -> S
     used = [parameters[name] for name in names]
     c = [coefficients[name] for name in names]
     columns = np.array([list(parameters).index(name) for name in names], dtype=np.intp)
-    size = math.fsum(abs(k) * _largest(p) for k, p in zip(c, used, strict=True))
+    size = sum(abs(k) * _largest(p) for k, p in zip(c, used, strict=True))
+    if math.isinf(size):
+        raise ValueError("its terms must not overflow. Use smaller coefficients, or bounds.")
     size = 8 * sys.float_info.epsilon * (size + abs(low if math.isfinite(low) else high))
     width = max(abs(k) * _width(p) for k, p in zip(c, used, strict=True))
     result = Sum(

@@ -8,7 +8,7 @@ therefore written to follow "parameter 'C': ".
 import json
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, replace
 from functools import cached_property
 from typing import Any, ClassVar, Literal, Self
@@ -22,6 +22,7 @@ from bbmmopt.space.checks import (
     integral,
     listing,
     native,
+    shown,
     to_float,
 )
 from bbmmopt.space.scales import Lattice, LinearScale, LogLattice, LogScale
@@ -151,13 +152,15 @@ class Real(Parameter):
     def check(self, value: Any, *, outside: bool = False) -> float:
         number = native(value)
         if isinstance(number, bool) or not isinstance(number, int | float):
-            raise TypeError(f"expected {self.expected}; got {value!r} ({type(value).__name__}).")
+            raise TypeError(
+                f"expected {self.expected}; got {shown(value)} ({type(value).__name__})."
+            )
         x = to_float(number)
         if not math.isfinite(x):
-            raise ValueError(f"expected {self.expected}; got {number!r}.")
+            raise ValueError(f"expected {self.expected}; got {shown(number)}.")
         if not self.low <= x <= self.high:
             if not outside or self.kind == "fixed":  # a fixed one has no scale to go on
-                raise ValueError(f"{number!r} is outside [{self.low!r}, {self.high!r}].")
+                raise ValueError(f"{shown(number)} is outside [{self.low!r}, {self.high!r}].")
             if self.log and x <= 0:
                 raise ValueError(f"{number!r} has no place on a log scale: it must be positive.")
         return x + 0.0
@@ -180,7 +183,7 @@ class Real(Parameter):
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Integer(Parameter):
-    """An integer in low, low + step, …, high. Never enumerated, exact at any size.
+    """An integer in low, low + step, …, high. Never enumerated, exact up to the largest double.
 
     Lattices of over 2**52 integers (2**40 with log) are encoded to the nearest place a double
     has. low == high fixes it.
@@ -243,20 +246,29 @@ class Integer(Parameter):
         if isinstance(number, float) and number.is_integer():
             number = int(number)  # 3.0, as JSON and pandas write it
         if isinstance(number, float):
-            raise ValueError(f"expected {self.expected}; got {number!r}.")
+            raise ValueError(f"expected {self.expected}; got {shown(number)}.")
         if isinstance(number, bool) or not isinstance(number, int):
-            raise TypeError(f"expected {self.expected}; got {value!r} ({type(value).__name__}).")
+            raise TypeError(
+                f"expected {self.expected}; got {shown(value)} ({type(value).__name__})."
+            )
         if not self.low <= number <= self.high:
             if not outside or self.kind == "fixed":
-                raise ValueError(f"{number} is outside [{self.low}, {self.high}].")
+                raise ValueError(f"{shown(number)} is outside [{self.low}, {self.high}].")
             if self.log and number < 1:
-                raise ValueError(f"{number} has no place on a log scale: it must be at least 1.")
+                raise ValueError(
+                    f"{shown(number)} has no place on a log scale: it must be at least 1."
+                )
         if (number - self.low) % self.step:
-            raise ValueError(f"expected {self.expected}; got {number}, which the steps skip.")
+            raise ValueError(
+                f"expected {self.expected}; got {shown(number)}, which the steps skip."
+            )
         return number
 
     def to_unit(self, value: int) -> float:
-        return self.lattice.position((value - self.low) // self.step)
+        try:
+            return self.lattice.position((value - self.low) // self.step)
+        except OverflowError:  # told from outside, and beyond all doubles
+            return math.inf if value > 0 else -math.inf
 
     def from_unit(self, u: float) -> int:
         return self.low + self.step * self.lattice.level(u)
@@ -305,12 +317,14 @@ class _Choices(Parameter):
     def check(self, value: Any, *, outside: bool = False) -> Value:
         choice = native(value)
         if not isinstance(choice, Value):
-            raise TypeError(f"expected {self.expected}; got {value!r} ({type(value).__name__}).")
+            raise TypeError(
+                f"expected {self.expected}; got {shown(value)} ({type(value).__name__})."
+            )
         index = self._index.get(choice)
         # True == 1 in Python; as a choice it is another thing.
         if index is None or isinstance(self.labels[index], bool) != isinstance(choice, bool):
             hint = _same_text(choice, self.labels) or did_you_mean(choice, self.labels)
-            raise ValueError(f"expected {self.expected}; got {choice!r}.{hint}")
+            raise ValueError(f"expected {self.expected}; got {shown(choice)}.{hint}")
         return self.labels[index]
 
     def to_unit(self, value: Value) -> float:
@@ -391,20 +405,18 @@ def parameter_from_json(data: Mapping[str, Any], objects: Mapping[str, Any] | No
     """Build a parameter from its JSON form.
 
     Args:
-        data: What `to_json` returned.
+        data: What `to_json` returned, with the fields of its type.
         objects: {label: object} of a Categorical whose choices stand for objects; without it the
             labels are choices of their own.
 
     Raises:
-        ValueError: If the type is unknown, or objects do not have the stored labels.
+        ValueError: If objects do not have the stored labels.
     """
-    fields = {name: value for name, value in data.items() if name != "type"}
+    fields = {name: value for name, value in data.items() if name not in ("name", "type")}
     kinds = {"real": Real, "integer": Integer, "categorical": Categorical, "ordinal": Ordinal}
-    kind = kinds.get(data.get("type", ""))
-    if kind is None:
-        raise ValueError(f"unknown type {data.get('type')!r}; known: {', '.join(kinds)}.")
+    kind = kinds[data["type"]]
     if objects is not None:
-        if kind is not Categorical or sorted(objects) != sorted(fields["choices"]):
+        if kind is not Categorical or _texts(objects) != _texts(fields["choices"]):
             raise ValueError(
                 f"objects must have the labels {fields.get('choices')}; got {list(objects)}."
             )
@@ -412,8 +424,13 @@ def parameter_from_json(data: Mapping[str, Any], objects: Mapping[str, Any] | No
     return kind(**fields)
 
 
+def _texts(labels: Iterable[Any]) -> list[str]:
+    return sorted(map(repr, labels))  # of labels of several types, too
+
+
 def _same_text(choice: Value, labels: Sequence[Value]) -> str:
-    twins = [label for label in labels if str(label) == str(choice)]
+    text = choice if isinstance(choice, str) else shown(choice)
+    twins = [label for label in labels if str(label) == text]
     if not twins:
         return ""
     return f" The choice is {twins[0]!r}, a {type(twins[0]).__name__}."

@@ -13,11 +13,12 @@ from typing import Any
 
 import numpy as np
 
-from bbmmopt.space.checks import Value, did_you_mean, listing, naming
+from bbmmopt.space.checks import Value, did_you_mean, listing, naming, reading, shown
 from bbmmopt.space.conditions import Conditions
 from bbmmopt.space.constraints import InputConstraint, constraint_from_json
 from bbmmopt.space.limits import Constraints
 from bbmmopt.space.parameters import Categorical, Kind, Parameter, parameter_from_json
+from bbmmopt.space.reading import parts_of
 
 _MOST_POSITIONS = 10_000
 _MOST_ROWS = 100_000
@@ -78,6 +79,11 @@ class Space:
         self.columns: tuple[Column, ...] = tuple(
             Column(name, p.kind, p.levels) for name, p in checked.items()
         )
+        self._objects = {
+            name: p.objects
+            for name, p in checked.items()
+            if isinstance(p, Categorical) and p.objects is not None
+        }
         self._conditions = Conditions(checked)
         self.limits = Constraints(constraints, checked)  # as the search needs them
         self.constraints: tuple[InputConstraint, ...] = self.limits.given
@@ -311,12 +317,13 @@ class Space:
         prefix = f"{where}: " if where else ""
         if not isinstance(params, Mapping):
             raise TypeError(
-                f"{prefix}expected {{parameter: value}}; got {params!r} ({type(params).__name__})."
+                f"{prefix}expected {{parameter: value}}; got {shown(params)} "
+                f"({type(params).__name__})."
             )
         for name in params:
             if name not in self.parameters:
                 hint = did_you_mean(name, self.names) or f" The space has {listing(self.names)}."
-                raise ValueError(f"{prefix}unknown parameter {name!r}.{hint}")
+                raise ValueError(f"{prefix}unknown parameter {shown(name)}.{hint}")
         values: dict[str, Value] = {}
         off: set[str] = set()  # parameters that cannot be active
         for name in self._conditions.order:
@@ -325,8 +332,8 @@ class Space:
                 off.add(name)
                 if name in params:
                     raise ValueError(
-                        f"{prefix}parameter {name!r} = {params[name]!r} is not active: {unmet} "
-                        f"Leave it out."
+                        f"{prefix}parameter {name!r} = {shown(params[name])} is not active: "
+                        f"{unmet} Leave it out."
                     )
             elif name in params:
                 with naming(f"{prefix}parameter {name!r}: "):
@@ -337,12 +344,14 @@ class Space:
         return {name: values[name] for name in self.names if name in values}
 
     def arguments(self, params: Mapping[str, Value]) -> dict[str, Any]:
-        """What to call the objective with: labels that stand for objects become the objects."""
-        result: dict[str, Any] = {}
-        for name, value in params.items():
-            parameter = self.parameters[name]
-            objects = parameter.objects if isinstance(parameter, Categorical) else None
-            result[name] = value if objects is None else objects[str(value)]
+        """What to call the objective with: labels that stand for objects become the objects.
+
+        A label that is none of the choices, as of a trial from before, stays as it is.
+        """
+        result: dict[str, Any] = dict(params)
+        for name, objects in self._objects.items():
+            if name in result:
+                result[name] = objects.get(str(result[name]), result[name])
         return result
 
     # ----------------------------------------------------------------------------------
@@ -369,14 +378,18 @@ class Space:
             data: What `to_json` returned.
             objects: {parameter: {label: object}} for choices that stand for objects, which are
                 not written down; without it, their labels are handed out.
+
+        Raises:
+            ValueError: If it is no such thing, or makes no sense, naming the place.
         """
         parameters = {}
-        for fields in data["parameters"]:
-            rest = {key: value for key, value in fields.items() if key != "name"}
+        listed, constraints = parts_of(data)
+        for fields in listed:
             own = (objects or {}).get(fields["name"])
-            with naming(f"parameter {fields['name']!r}: "):
-                parameters[fields["name"]] = parameter_from_json(rest, own)
-        return cls(parameters, [constraint_from_json(c) for c in data.get("constraints", ())])
+            with reading(f"parameter {fields['name']!r}: "):
+                parameters[fields["name"]] = parameter_from_json(fields, own)
+        with reading():
+            return cls(parameters, [constraint_from_json(fields) for fields in constraints])
 
     def difference(self, other: "Space") -> list[str]:
         """How another space differs from this one: a sentence each, none when they are equal."""

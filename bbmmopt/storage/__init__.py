@@ -1,15 +1,25 @@
 """Where studies are kept: records in, records out, never tensors."""
 
-from bbmmopt.storage.base import NumberTaken, Storage, StorageError, StudyRecord, UnknownStudy
+from bbmmopt.storage.base import (
+    NumberTaken,
+    Storage,
+    StorageError,
+    StudyRevised,
+    UnknownStudy,
+)
 from bbmmopt.storage.memory import MemoryStorage
 from bbmmopt.storage.open import open_storage
+from bbmmopt.storage.records import Event, Report, StudyRecord
 
 __all__ = [
     "open_storage",
     "Storage",
     "MemoryStorage",
     "StudyRecord",
+    "Report",
+    "Event",
     "StorageError",
+    "StudyRevised",
     "UnknownStudy",
     "NumberTaken",
 ]

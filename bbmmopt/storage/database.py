@@ -1,63 +1,70 @@
-"""Database: an engine with the transactions we need. Here SQLite and PostgreSQL differ."""
+"""Database: transactions that end in time, and that say what to do when they fail."""
 
 import os
+import re
 import sqlite3
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
-from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url
-from sqlalchemy.exc import ArgumentError, DBAPIError, IntegrityError, NoSuchModuleError
+from sqlalchemy import URL, Connection, Engine, make_url
+from sqlalchemy.exc import ArgumentError, DBAPIError, IntegrityError
+from sqlalchemy.pool import QueuePool
 
 from bbmmopt.storage.base import StorageError
+from bbmmopt.storage.dialect import Dialect
+from bbmmopt.storage.postgres import PostgreSQL
+from bbmmopt.storage.sqlite import SQLiteFile
 
 # Engines of a parent process. They must not even be closed here: SQLite's locks belong to a
 # process, and closing a file gives up its locks. (https://sqlite.org/howtocorrupt.html, 2.6)
+# And what is said on a server's connection, the parent has to say.
 _INHERITED: list[Engine] = []
 
 
 class Database:
-    """Connections to one database; transactions that fail say what to do about it.
+    """Connections to one database.
+
+    Attributes:
+        url: Opens the same database again, in another process too. May hold a password.
+        name: For messages; never with a password.
 
     Args:
-        where: Path of an SQLite file, or a database URL.
-        busy_timeout: Seconds to wait for another process to finish its transaction. SQLite only.
+        where: Path of an SQLite file, or a URL: sqlite:/// or postgresql+psycopg://.
+        busy_timeout: Seconds to wait for another process to finish its transaction, and for a
+            server that was there before to come back.
+        read_only: Make no file, and change none: transactions that write will fail.
+
+    Raises:
+        StorageError: If it cannot be opened.
     """
 
-    def __init__(self, where: str | os.PathLike[str], busy_timeout: float) -> None:
-        self.url = _url(where)
-        self.is_sqlite = self.url.get_backend_name() == "sqlite"
+    def __init__(
+        self, where: str | os.PathLike[str], busy_timeout: float, *, read_only: bool = False
+    ) -> None:
+        self._dialect = _dialect(where, busy_timeout, read_only)
+        self.is_sqlite = isinstance(self._dialect, SQLiteFile)
         self.busy_timeout = busy_timeout
-        self.name = (self.url.database or "") if self.is_sqlite else self.url.render_as_string()
-        if self.is_sqlite:
-            _check_path(self.url)
+        self.url = self._dialect.url
+        self.name = self._dialect.name
         self._connect()
-        if self.is_sqlite:
-            with self._advice():
-                self._use_wal()
+        try:
+            self._dialect.prepare(self._engine)
+        except (DBAPIError, sqlite3.Error) as error:
+            self._engine.dispose()
+            raise self._explained(error, committing=False) from error
 
     def _connect(self) -> None:
-        arguments = {"timeout": self.busy_timeout} if self.is_sqlite else {}
-        try:
-            # No upper limit: connections are held for one transaction only.
-            self._engine = create_engine(self.url, connect_args=arguments, max_overflow=-1)
-        except (NoSuchModuleError, ModuleNotFoundError) as error:
-            raise StorageError(
-                f"no driver for {self.name}: {error}. Give the path of an SQLite file, study.db."
-            ) from error
-        # For SQLite, reading takes no lock; writing takes it at once, and not half-way, when
-        # another writer may have changed what was read. Elsewhere rows are locked by FOR UPDATE.
-        self._writing = self._engine.execution_options(bbmmopt_begin="BEGIN IMMEDIATE")
-        if self.is_sqlite:
-            event.listen(self._engine, "connect", _set_up)
-            event.listen(self._engine, "begin", _begin)
+        self._engine = self._dialect.engine()
         self._process = os.getpid()
 
     @contextmanager
     def transaction(self, *, write: bool) -> Iterator[Connection]:
         """A connection in a transaction; committed at the end of the block, or rolled back.
+
+        What is read in it is from one moment. Transactions that write and begin with the same
+        row, read FOR UPDATE, come one after the other.
 
         Raises:
             StorageError: If the database does not play along.
@@ -66,111 +73,115 @@ class Database:
         if os.getpid() != self._process:
             _INHERITED.append(self._engine)
             self._connect()
-        engine = self._writing if write else self._engine
-        with self._advice(), engine.begin() as connection:
-            yield connection
+        pool = self._engine.pool
+        if isinstance(pool, QueuePool) and not pool.checkedin():
+            self._dialect.forget()  # closed meanwhile, perhaps by another thread
+        self._dialect.check_in_place()
+        committing = False
+        try:
+            with self._connection(write) as connection, connection.begin():
+                yield connection
+                committing = True
+        except IntegrityError:
+            raise  # the caller knows what it means
+        except (DBAPIError, sqlite3.Error) as error:
+            # What was read was read, even if a server lost patience while it was looked through.
+            if write or not committing:
+                raise self._explained(error, committing) from error
+        if write:
+            self._dialect.check_in_place(after_commit=True)
+
+    def keep_others_out(self, connection: Connection) -> None:
+        """Wait for others who create or migrate tables, and make them wait for this transaction.
+
+        In SQLite, any transaction that writes does so.
+        """
+        self._dialect.keep_others_out(connection)
+
+    def back_up(self, suffix: str, connection: Connection) -> str:
+        """Copy everything as it was before a transaction.
+
+        Call it first in a transaction that writes, and that keeps others out. SQLite: copied to
+        study.db.SUFFIX, a file of its own, which is on the disk when this returns. PostgreSQL: to
+        tables bbmmopt_…_SUFFIX, within the transaction. Nothing is ever overwritten: the second
+        of a name gets a number.
+
+        Args:
+            suffix: Such as "before-v2".
+            connection: That of the transaction.
+
+        Returns:
+            What the copy is called, for a message.
+
+        Raises:
+            StorageError: If it could not be made.
+        """
+        try:
+            return self._dialect.back_up(suffix, connection)
+        except OSError as error:
+            raise StorageError(
+                f"no backup could be made beside {self.name}: {error}. Make its directory "
+                f"writable; nothing was changed."
+            ) from error
+        except (DBAPIError, sqlite3.Error) as error:
+            raise self._explained(error, committing=False) from error
 
     def close(self) -> None:
         """Close all connections. A later transaction would open new ones."""
         if os.getpid() == self._process:
             self._engine.dispose()
+            self._dialect.forget()
 
-    def _use_wal(self) -> None:
-        """Write-ahead log: readers and a writer do not wait for each other. Kept in the file."""
+    def _connection(self, write: bool) -> Connection:
+        """A connection, waiting for a server that is being restarted."""
         give_up = time.monotonic() + self.busy_timeout
         while True:
-            connection = self._engine.raw_connection()
             try:
-                cursor = connection.cursor()
-                self._refuse_foreign(cursor)
-                (mode,) = cursor.execute("PRAGMA journal_mode").fetchone()
-                if mode.lower() != "wal":
-                    cursor.execute("PRAGMA journal_mode=WAL")
-                return
-            except sqlite3.OperationalError as error:
-                if "readonly" in str(error):
-                    return  # reading works without
-                # Of several processes that open a new file, SQLite lets only one change the mode,
-                # and tells the others at once, whatever the timeout.
-                if "locked" not in str(error) or time.monotonic() > give_up:
+                connection = self._engine.connect()
+                break
+            except DBAPIError as error:
+                if not self._dialect.comes_back(str(error.orig)) or time.monotonic() > give_up:
                     raise
-                time.sleep(0.01)
-            finally:
-                connection.close()
+                time.sleep(0.1)
+        return connection.execution_options(**self._dialect.options(write=write))
 
-    def _refuse_foreign(self, cursor: Any) -> None:
-        """Leave alone what another program keeps in SQLite; a path is soon mistyped."""
-        tables = [name for (name,) in cursor.execute("SELECT name FROM sqlite_master")]
-        if tables and not any(name.startswith("bbmmopt_") for name in tables):
-            raise StorageError(
-                f"{self.name} belongs to another program: it is an SQLite file with the tables "
-                f"{', '.join(sorted(tables)[:5])}. Give the path of a study, or of a new file."
-            )
-
-    @contextmanager
-    def _advice(self) -> Iterator[None]:
-        try:
-            yield
-        except IntegrityError:
-            raise  # the caller knows what it means
-        except (DBAPIError, sqlite3.Error) as error:
-            cause = str(getattr(error, "orig", None) or error)
-            raise StorageError(f"{self.name}: {cause}. {self._what_to_do(cause)}") from error
-
-    def _what_to_do(self, cause: str) -> str:
-        for text, advice in _ADVICE.items():
-            if text in cause:
-                return advice.format(seconds=self.busy_timeout)
-        return "Nothing was written."
+    def _explained(self, error: DBAPIError | sqlite3.Error, committing: bool) -> StorageError:
+        original = getattr(error, "orig", None) or error
+        # The rest is about our own statements, or guesses.
+        cause = str(original).strip().split("\n")[0].rstrip(".")
+        advice = self._dialect.advice(
+            str(original),
+            getattr(original, "sqlstate", None),
+            lost=getattr(error, "connection_invalidated", False),
+            committing=committing,
+        )
+        return StorageError(f"{self.name}: {cause}. {advice}")
 
 
-_ADVICE = {
-    "locked": "Another process has been writing for over {seconds:g} s: wait for it, or end it, "
-    "and try again; nothing was written.",
-    "not a database": "Give the path of a study, or of a file that does not exist yet.",
-    "readonly": "Make the file and its directory writable, or work on a copy.",
-    "unable to open": "Check that you may read and write the file and its directory: SQLite puts "
-    "-wal and -shm files next to it.",
-    "full": "Free some space and try again; nothing was written.",
-    "disk I/O": "Check that the disk is there and not full, and try again; nothing was written.",
-    "malformed": "The file is damaged: go back to a copy, or save what can be read with "
-    "`sqlite3 FILE .recover`.",
-}
-
-
-def _url(where: str | os.PathLike[str]) -> URL:
+def _dialect(where: str | os.PathLike[str], busy_timeout: float, read_only: bool) -> Dialect:
     text = os.fspath(where)
     if "://" not in text:
         # Absolute, so that a later change of directory does not lead to another file.
-        return URL.create("sqlite", database=str(Path(text).expanduser().absolute()))
+        url = URL.create("sqlite", database=str(Path(os.path.expanduser(text)).absolute()))
+        return SQLiteFile(url, busy_timeout, read_only)
     try:
         url = make_url(text)
-    except ArgumentError:
+    except (ArgumentError, ValueError):
         raise StorageError(
-            f"{text!r} is not a database URL. Write dialect+driver://user@host/name, or a path."
+            f"{_without_password(text)!r} is not a database URL. Write "
+            f"postgresql+psycopg://user@host/name, or a path."
         ) from None
-    if url.get_backend_name() == "sqlite" and url.database and "uri" not in url.query:
-        url = url.set(database=str(Path(url.database).expanduser().absolute()))
-    return url
+    if url.get_backend_name() in ("postgres", "postgresql"):
+        return PostgreSQL(url, busy_timeout)
+    if url.drivername not in ("sqlite", "sqlite+pysqlite"):
+        raise StorageError(
+            f"{url.drivername} is not supported: studies are kept in SQLite files (study.db) and "
+            f"in PostgreSQL (postgresql+psycopg://user@host/name)."
+        )
+    if url.database and not url.database.startswith(":") and "uri" not in url.query:
+        url = url.set(database=str(Path(os.path.expanduser(url.database)).absolute()))
+    return SQLiteFile(url, busy_timeout, read_only)
 
 
-def _check_path(url: URL) -> None:
-    if not url.database or url.database.endswith(":memory:"):
-        raise StorageError("an SQLite database in memory would not be shared; use storage=None.")
-    if "uri" in url.query:
-        return
-    path = Path(url.database)
-    if path.is_dir():
-        raise StorageError(f"{path} is a directory. Give the path of a file, such as study.db.")
-    if not path.parent.is_dir():
-        raise StorageError(f"the directory {path.parent} does not exist. Create it first.")
-
-
-def _set_up(connection: sqlite3.Connection, _: object) -> None:
-    connection.isolation_level = None  # the driver begins nothing by itself: `_begin` does
-    connection.execute("PRAGMA synchronous=FULL")  # a commit is on the disk when it returns
-    connection.execute("PRAGMA foreign_keys=ON")
-
-
-def _begin(connection: Connection) -> None:
-    connection.exec_driver_sql(connection.get_execution_options().get("bbmmopt_begin", "BEGIN"))
+def _without_password(text: str) -> str:
+    return re.sub(r"(//[^:/@]*:).*@", r"\1***@", text)

@@ -10,8 +10,9 @@ def open_storage(where: "str | os.PathLike[str] | Storage | None" = None) -> Sto
     """Open or create a storage.
 
     Args:
-        where: None for one in memory, which ends with the process; a path for an SQLite file; a
-            SQLite URL ("sqlite:///study.db"); or a Storage, which is returned as it is.
+        where: None for one in memory, which ends with the process; a path for an SQLite file; a URL
+            of one ("sqlite:///study.db") or of a PostgreSQL database
+            ("postgresql+psycopg://user@host/name"); or a Storage, which is returned as it is.
 
     Raises:
         StorageError: If it cannot be opened, saying what to do.

@@ -1,123 +1,140 @@
 """SQLStorage: studies in an SQLite file, or on a database server.
 
-Two tables hold everything: one row per study, one per trial. What only we read (parameters,
-values, notes) is JSON in text columns, what SQL looks for has a column of its own.
+What only we read (parameters, values, notes) is JSON in text columns, what SQL looks for has a
+column of its own.
 """
 
+import math
 import os
-from collections.abc import Iterator
+import time
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
 import sqlalchemy as sa
+from sqlalchemy.dialects import sqlite
 from sqlalchemy.exc import IntegrityError
 
-from bbmmopt.storage.base import (
-    NumberTaken,
-    Session,
-    Storage,
-    StorageError,
-    StudyRecord,
-    UnknownStudy,
-)
+from bbmmopt.storage import schema, statements
+from bbmmopt.storage.base import NumberTaken, Storage, StorageError, UnknownStudy
+from bbmmopt.storage.checking import damage, disagreements
+from bbmmopt.storage.clock import LeaseClock
 from bbmmopt.storage.database import Database
-from bbmmopt.trial import Trial, TrialState, dumps, loads
+from bbmmopt.storage.records import Event, Report, StudyRecord
+from bbmmopt.storage.rows import event_row, read_trials, study_row, trial_row
+from bbmmopt.storage.session import Session
+from bbmmopt.trial import Trial, TrialState, loads
 
-# Counts the layouts of the tables. A new one needs a migration from each before it.
-SCHEMA_VERSION = 1
-
-_metadata = sa.MetaData()
-
-_schema = sa.Table("bbmmopt_schema", _metadata, sa.Column("version", sa.Integer, primary_key=True))
-
-_studies = sa.Table(
-    "bbmmopt_studies",
-    _metadata,
-    sa.Column("id", sa.Integer, primary_key=True),
-    sa.Column("name", sa.Text, nullable=False, unique=True),
-    sa.Column("problem", sa.Text, nullable=False),
-    sa.Column("seed", sa.Text, nullable=False),  # text: a seed may have more than 64 bits
-    sa.Column("settings", sa.Text, nullable=False),
-    sa.Column("created", sa.Double, nullable=False),
-    sa.Column("version", sa.Text, nullable=False),
-    sa.Column("revision", sa.BigInteger, nullable=False),  # counts the writes to its trials
-)
-
-_trials = sa.Table(
-    "bbmmopt_trials",
-    _metadata,
-    sa.Column("study", sa.ForeignKey("bbmmopt_studies.id"), primary_key=True),
-    sa.Column("number", sa.BigInteger, primary_key=True),
-    sa.Column("revision", sa.BigInteger, nullable=False),  # that of the study at the last change
-    sa.Column("state", sa.Text, nullable=False),
-    sa.Column("worker", sa.Text),
-    sa.Column("lease_until", sa.Double),
-    sa.Column("created", sa.Double),
-    sa.Column("started", sa.Double),
-    sa.Column("finished", sa.Double),
-    sa.Column("params", sa.Text, nullable=False),
-    sa.Column("outcome", sa.Text, nullable=False),
-    sa.Column("attrs", sa.Text, nullable=False),
-    sa.Column("origin", sa.Text, nullable=False),
-    sa.Index("bbmmopt_trials_by_revision", "study", "revision"),
-    sa.Index("bbmmopt_trials_by_state", "study", "state", "number"),
-)
-
-_PLAIN = ("number", "worker", "lease_until", "created", "started", "finished")
-_JSON = ("params", "attrs", "origin")
-_OUTCOME = ("values", "standard_errors", "constraints", "reason")
+_studies, _trials = schema.studies, schema.trials
+_reports, _events = schema.reports, schema.events
 
 
 class SQLStorage(Storage):
     """Keeps studies in a database, created with its tables if it is not there.
 
-    Safe to share between threads; in a forked process it opens connections of its own.
+    Safe to share between threads; in a forked process it opens connections of its own. Tables of
+    an older bbmmopt are brought up to date, after a backup was made beside them.
 
     Args:
         where: Path of an SQLite file, or a database URL.
-        busy_timeout: Seconds to wait for another process to finish its transaction. SQLite only.
+        busy_timeout: Seconds to wait for another process to finish its transaction.
+        read_only: Look, and change nothing: no file, no table is made or brought up to date.
 
     Raises:
-        StorageError: If it cannot be opened, or was written by a newer bbmmopt.
+        StorageError: If it cannot be opened, or was written by a newer bbmmopt; with read_only, if
+            it holds no tables, or those of an older one.
     """
 
-    def __init__(self, where: str | os.PathLike[str], *, busy_timeout: float = 60.0) -> None:
-        self._database = Database(where, busy_timeout)
-        with self._database.transaction(write=False) as connection:
-            found = sa.inspect(connection).has_table(_schema.name)
-        if not found:
-            self._create_tables()
-        with self._database.transaction(write=False) as connection:
-            version = connection.execute(sa.select(sa.func.max(_schema.c.version))).scalar_one()
-        if version > SCHEMA_VERSION:
-            raise StorageError(
-                f"{self._database.name} was written by a newer bbmmopt (schema {version}; this "
-                f"one knows {SCHEMA_VERSION}). Upgrade bbmmopt, or use another file."
-            )
+    def __init__(
+        self,
+        where: str | os.PathLike[str],
+        *,
+        busy_timeout: float = 60.0,
+        read_only: bool = False,
+    ) -> None:
+        self._database = Database(where, busy_timeout, read_only=read_only)
+        self._read_only = read_only
+        self._clock = LeaseClock(self._anchored)
+        try:
+            self._set_up_tables()
+        except BaseException:
+            self._database.close()
+            raise
 
-    def _create_tables(self) -> None:
+    def _set_up_tables(self) -> None:
+        with self._database.transaction(write=False) as connection:
+            version = schema.version_of(connection)
+        if self._read_only and (version is None or version < schema.SCHEMA_VERSION):
+            raise self._without_tables(version)
+        if version is None:
+            with self._database.transaction(write=True) as connection:
+                self._database.keep_others_out(connection)
+                schema.create(connection)
+        elif version < schema.SCHEMA_VERSION:
+            self._migrate()
+        elif version > schema.SCHEMA_VERSION:
+            raise self._newer(version)
+
+    def _newer(self, version: int) -> StorageError:
+        return StorageError(
+            f"{self._database.name} was written by a newer bbmmopt (schema {version}; this one "
+            f"knows {schema.SCHEMA_VERSION}). Upgrade bbmmopt, or use another file."
+        )
+
+    def _without_tables(self, version: int | None) -> StorageError:
+        if version is None:
+            return UnknownStudy(f"{self._database.name} holds no study yet: create one there.")
+        return StorageError(
+            f"{self._database.name} was written by an older bbmmopt (schema {version}; this one "
+            f"has {schema.SCHEMA_VERSION}). Open it for writing once: it is brought up to date "
+            f"then, after a backup."
+        )
+
+    def _migrate(self) -> None:
         with self._database.transaction(write=True) as connection:
-            # Looks again which tables there are: another process may have been first.
-            _metadata.create_all(connection)
-            if connection.execute(sa.select(_schema.c.version)).first() is None:
-                connection.execute(_schema.insert().values(version=SCHEMA_VERSION))
+            self._database.keep_others_out(connection)
+            version = schema.version_of(connection) or schema.SCHEMA_VERSION
+            if version < schema.SCHEMA_VERSION:  # or another process was first
+                self._database.back_up(f"before-v{schema.SCHEMA_VERSION}", connection)
+                schema.migrate(connection, version)
+
+    @property
+    def address(self) -> str:
+        return self._database.url.render_as_string(hide_password=False)
+
+    def clock(self) -> float:
+        if self._database.is_sqlite:
+            return self._clock()
+        with self._database.transaction(write=False) as connection:
+            now = sa.select(sa.extract("epoch", sa.func.clock_timestamp()))
+            return float(connection.execute(now).scalar_one())
+
+    def _anchored(self, boot: str, wanted: float) -> float:
+        row = {"boot": boot, "zero": wanted}
+        kept = sa.select(schema.clocks.c.zero).where(schema.clocks.c.boot == boot)
+        with self._database.transaction(write=False) as connection:
+            found = connection.execute(kept).scalar_one_or_none()
+        if found is not None or self._read_only:
+            return wanted if found is None else found
+        with self._database.transaction(write=True) as connection:
+            connection.execute(sqlite.insert(schema.clocks).values(row).on_conflict_do_nothing())
+            return connection.execute(kept).scalar_one()
+
+    def check(self) -> list[str]:
+        with self._database.transaction(write=False) as connection:
+            return damage(connection) + disagreements(connection)
 
     def create_study(self, record: StudyRecord) -> StudyRecord:
-        row = {
-            "name": record.name,
-            "problem": dumps(record.problem, "problem"),
-            "seed": str(record.seed),
-            "settings": dumps(record.settings, "settings"),
-            "created": record.created,
-            "version": record.version,
-            "revision": 0,
-        }
         existing = self.study(record.name)
         if existing is not None:
             return existing
+        row = study_row(record) | {"revision": 1}
+        event = event_row("created", None, {}) | {"revision": 1}
         try:
             with self._database.transaction(write=True) as connection:
-                connection.execute(_studies.insert().values(row))
+                found = connection.execute(_studies.insert().values(row)).inserted_primary_key
+                assert found is not None
+                connection.execute(_events.insert().values(event | {"study": found[0]}))
         except IntegrityError:
             pass  # another process was first: its record counts
         return self.study(record.name) or record
@@ -134,6 +151,7 @@ class SQLStorage(Storage):
             settings=loads(row.settings),
             created=row.created,
             version=row.version,
+            generation=row.generation,
         )
 
     def studies(self) -> list[str]:
@@ -148,83 +166,127 @@ class SQLStorage(Storage):
     @contextmanager
     def _session(self, study: str, *, write: bool) -> Iterator["_SQLSession"]:
         with self._database.transaction(write=write) as connection:
-            query = sa.select(_studies.c.id, _studies.c.revision).where(_studies.c.name == study)
             # The lock on its row makes the writers of a study wait for each other, so that
             # revisions are seen in their order. SQLite has locked the file already.
-            row = connection.execute(query.with_for_update() if write else query).first()
+            of = statements.LOCK if write else statements.LOOK
+            row = connection.execute(of, {"of_study": study}).first()
             if row is None:
                 raise UnknownStudy(f"there is no study {study!r} in {self._database.name}.")
-            yield _SQLSession(connection, row.id, row.revision)
+            if row.version != schema.SCHEMA_VERSION:
+                raise self._newer(row.version)  # brought up to date since this was opened
+            yield _SQLSession(connection, row.id, row.revision, row.generation)
+
+
+def _at_most(query: sa.Select[Any], most: int | None) -> sa.Select[Any]:
+    return query if most is None else query.limit(most)
 
 
 class _SQLSession(Session):
     """A transaction on one study."""
 
-    def __init__(self, connection: sa.Connection, study: int, revision: int) -> None:
+    def __init__(
+        self, connection: sa.Connection, study: int, revision: int, generation: int
+    ) -> None:
         self._connection, self._study, self._revision = connection, study, revision
+        self._generation = generation
+
+    @property
+    def generation(self) -> int:
+        return self._generation
 
     def trial(self, number: int) -> Trial | None:
         if not 0 <= number < 2**63:
             return None  # or the driver would refuse it
-        return self._first(_trials.c.number == number)
+        return self._only(statements.TRIAL, of_number=number)
 
     def first_waiting(self) -> Trial | None:
-        return self._first(_trials.c.state == str(TrialState.WAITING))
+        return self._only(statements.FIRST_OF_STATE, of_state=str(TrialState.WAITING))
 
-    def _first(self, condition: sa.ColumnElement[bool]) -> Trial | None:
-        query = sa.select(_trials).where(_trials.c.study == self._study, condition)
-        row = self._connection.execute(query.order_by(_trials.c.number).limit(1)).first()
-        return None if row is None else _trial(row)
+    def first_lease(self) -> Trial | None:
+        return self._only(statements.FIRST_LEASE)
 
     def next_number(self) -> int:
-        query = sa.select(sa.func.max(_trials.c.number)).where(_trials.c.study == self._study)
-        highest = self._connection.execute(query).scalar_one()
+        highest = self._run(statements.HIGHEST).scalar_one()
         return 0 if highest is None else highest + 1
 
-    def insert(self, trial: Trial) -> None:
-        row = _row(trial) | {"study": self._study, "revision": self._count_up()}
+    def insert(self, trial: Trial, kind: str) -> None:
+        self.add_event(kind, trial, {})
+        row = trial_row(trial) | {"study": self._study, "revision": self._revision}
         try:
-            self._connection.execute(_trials.insert().values(row))
+            self._connection.execute(statements.ADD_TRIAL, row)
         except IntegrityError:
             raise NumberTaken(f"there is a trial {trial.number} already.") from None
 
-    def update(self, before: Trial, after: Trial) -> None:
-        # With the state that was read: should two ever come here at once, one finds nothing.
-        statement = _trials.update().where(
-            _trials.c.study == self._study,
-            _trials.c.number == before.number,
-            _trials.c.state == str(before.state),
-        )
-        row = _row(after) | {"revision": self._count_up()}
-        written = self._connection.execute(statement.values(row)).rowcount
-        if written != 1:
+    def update(self, before: Trial, after: Trial, kind: str, detail: Mapping[str, Any]) -> None:
+        self.add_event(kind, after, detail)
+        row = trial_row(after) | {"revision": self._revision}
+        of = {"of_number": before.number, "of_state": str(before.state)}
+        if self._run(statements.CHANGE_TRIAL, **of, **row).rowcount != 1:
             raise StorageError(f"trial {before.number} was changed meanwhile. Try again.")
+
+    def renew(self, number: int, lease_until: float) -> None:
+        self._run(statements.RENEW, of_number=number, lease_until=lease_until)
+
+    def add_report(self, number: int, step: int, value: float) -> None:
+        row = {
+            "study": self._study,
+            "revision": self._count_up(),
+            "number": number,
+            "step": step,
+            "value": None if math.isnan(value) else value,
+            "time": time.time(),
+        }
+        self._connection.execute(statements.ADD_REPORT, row)
+
+    def add_event(self, kind: str, trial: Trial | None, detail: Mapping[str, Any]) -> None:
+        row = event_row(kind, trial, detail)
+        row |= {"study": self._study, "revision": self._count_up()}
+        self._connection.execute(statements.ADD_EVENT, row)
+
+    def revise(self, record: StudyRecord) -> None:
+        self._run(statements.CHANGE_STUDY, **study_row(record))
 
     def changes(self, since: int) -> tuple[list[Trial], int]:
         if since == self._revision:
             return [], since
-        query = sa.select(_trials).where(_trials.c.study == self._study, _trials.c.revision > since)
-        rows = self._connection.execute(query.order_by(_trials.c.revision))
-        return [_trial(row) for row in rows], self._revision
+        return read_trials(self._run(statements.CHANGES, since=since)), self._revision
+
+    def page(self, start: int, most: int, states: Collection[TrialState]) -> list[Trial]:
+        if start >= 2**63:
+            return []  # or the driver would refuse it
+        wanted = [str(state) for state in states]
+        query = statements.PAGE.limit(most)
+        return read_trials(self._run(query, of_number=start, of_states=wanted))
+
+    def reports(self, since: int, most: int | None) -> tuple[list[Report], int]:
+        if since == self._revision:
+            return [], since
+        found = [
+            Report(
+                row.number,
+                row.step,
+                math.nan if row.value is None else row.value,
+                row.time,
+                row.revision,
+            )
+            for row in self._run(_at_most(statements.REPORTS, most), since=since)
+        ]
+        return found, found[-1].revision if len(found) == most else self._revision
+
+    def events(self, since: int, most: int | None) -> list[Event]:
+        return [
+            Event(row.revision, row.time, row.kind, row.number, row.worker, loads(row.detail))
+            for row in self._run(_at_most(statements.EVENTS, most), since=since)
+        ]
+
+    def _run(self, statement: sa.Executable, **values: Any) -> sa.CursorResult[Any]:
+        return self._connection.execute(statement, {"of_study": self._study, **values})
+
+    def _only(self, statement: sa.Executable, **values: Any) -> Trial | None:
+        found = read_trials(self._run(statement, **values))
+        return found[0] if found else None
 
     def _count_up(self) -> int:
         self._revision += 1
-        self._connection.execute(
-            _studies.update().where(_studies.c.id == self._study).values(revision=self._revision)
-        )
+        self._run(statements.CHANGE_STUDY, revision=self._revision)
         return self._revision
-
-
-def _row(trial: Trial) -> dict[str, Any]:
-    """The columns of a trial."""
-    row: dict[str, Any] = {name: getattr(trial, name) for name in _PLAIN}
-    row |= {name: dumps(getattr(trial, name), name) for name in _JSON}
-    outcome = {name: getattr(trial, name) for name in _OUTCOME}
-    return row | {"state": str(trial.state), "outcome": dumps(outcome, "outcome")}
-
-
-def _trial(row: sa.Row[Any]) -> Trial:
-    """Undo `_row`."""
-    fields = {name: getattr(row, name) for name in _PLAIN}
-    fields |= {name: loads(getattr(row, name)) for name in _JSON}
-    return Trial(state=TrialState(row.state), **fields, **loads(row.outcome))

@@ -10,9 +10,11 @@ from bbmmopt.strategies.default import Global
 from bbmmopt.strategies.guide import Guide
 from bbmmopt.strategies.joint import propose_together
 from bbmmopt.strategies.portfolio import Portfolio
+from bbmmopt.strategies.remaining import remaining_improvement
 from bbmmopt.strategies.risk import predict_risk
 from bbmmopt.strategies.rules import acquisition_for, make_acquisition
 from bbmmopt.strategies.start import SpaceFilling
+from bbmmopt.strategies.told import Told
 from bbmmopt.strategies.trust_region import TrustRegion
 
 __all__ = [
@@ -31,6 +33,7 @@ __all__ = [
     "SpaceExhausted",
     "SpaceFilling",
     "Strategy",
+    "Told",
     "TrustRegion",
     "choose_strategy",
     "acquisition_for",
@@ -38,4 +41,5 @@ __all__ = [
     "make_acquisition",
     "predict_risk",
     "propose_together",
+    "remaining_improvement",
 ]

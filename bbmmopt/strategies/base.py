@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Set
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, Protocol
 
@@ -72,7 +72,7 @@ class Request:
     constraints: tuple[Data, ...] = ()
     success: Data | None = None
     reference: np.ndarray | None = None
-    past: tuple[Past, ...] = ()
+    past: Sequence[Past] = ()
     cost: Data | None = None
     guide: Guide = field(default_factory=Guide)
     repeats: bool = False

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -70,31 +72,33 @@ def build(
     match name:
         case "scalarised":
             directions = generator(seed, number, "direction")
-            point = reference_in_model_units(beliefs, reference, space, seed)
+            point = reference_in_model_units(beliefs, reference, space, seed, guide.held)
             return _scalarised(beliefs, seed, point, directions)
         case "robust":
             return improvement_at_risk(first, seed, guide)
         case "max_value_entropy":
             draws = generator(seed, told, "maxima")
-            _, maxima = _maxima(first, draws, _MAXIMA, space)
+            _, maxima = _maxima(first, draws, _MAXIMA, space, guide.held)
             search = LowerBoundMaxValueEntropySearch(first.fantasised, maxima, _noise(first))
             return Log(search)
         case "joint_entropy":
-            optima, maxima = _maxima(first, generator(seed, told, "maxima"), _MAXIMA, space)
+            optima, maxima = _maxima(
+                first, generator(seed, told, "maxima"), _MAXIMA, space, guide.held
+            )
             noise = _noise(first, _LEAST_NOISE)
             return JointEntropySearch(first.fantasised, optima, maxima, noise)
         case "knowledge_gradient":
-            optima, _ = _maxima(first, generator(seed, told, "maxima"), _OPTIMA, space)
+            optima, _ = _maxima(first, generator(seed, told, "maxima"), _OPTIMA, space, guide.held)
             points = torch.cat([torch.from_numpy(first.centres(_OPTIMA)), optima])
             return KnowledgeGradient(first.fantasised, points, _noise(first))
         case "variance":
             return PosteriorVariance(first.fantasised)
         case "integrated_variance":
-            points = _over(space, first, generator(seed, told, "points"))
+            points = _over(space, first, generator(seed, told, "points"), guide.held)
             return IntegratedVariance(first.fantasised, points, _noise(first))
         case "log_ehvi":
             return _hypervolume(
-                beliefs, seed, reference_in_model_units(beliefs, reference, space, seed)
+                beliefs, seed, reference_in_model_units(beliefs, reference, space, seed, guide.held)
             )
         case "feasibility":
             return feasibility(beliefs)
@@ -188,35 +192,50 @@ def _noise(belief: Belief, least: float = 0.0) -> NoiseVariance:
         return max(float(belief.posterior.noise_variances().mean()), least)
 
 
-def _over(space: Space | None, belief: Belief, draws: torch.Generator) -> Tensor:
-    """Points all over the space, shape (m, d)."""
+def _over(
+    space: Space | None, belief: Belief, draws: torch.Generator, held: Mapping[int, float]
+) -> Tensor:
+    """Points all over the space, some columns held, shape (m, d)."""
     d = belief.data.X.shape[1]
     if space is not None and space.constraints:
-        return torch.from_numpy(Region(Domain(space)).sample(_OVER, draws))
+        return torch.from_numpy(Region(Domain(space, held)).sample(_OVER, draws))
     X = sobol(_OVER, d, draws)
-    return torch.from_numpy(X if space is None else space.snap(X))
+    return torch.from_numpy(X if space is None else Domain(space, held).place(X))
 
 
 def _maxima(
-    belief: Belief, draws: torch.Generator, count: int, space: Space | None
+    belief: Belief,
+    draws: torch.Generator,
+    count: int,
+    space: Space | None,
+    held: Mapping[int, float],
 ) -> tuple[Tensor, Tensor]:
     """Where `count` functions drawn from the belief are largest, and how large."""
     posterior = belief.fantasised
-    candidates = torch.cat([_over(space, belief, draws), torch.from_numpy(belief.centres(_OPTIMA))])
+    over, centres = _over(space, belief, draws, held), belief.centres(_OPTIMA)
     # Those told from outside the space are no candidates.
-    candidates = candidates[((candidates >= 0) & (candidates <= 1)).all(1)]
+    centres = centres[((centres >= 0) & (centres <= 1)).all(1)]
+    if space is not None and held:
+        centres = Domain(space, held).place(centres)
+    candidates = torch.cat([over, torch.from_numpy(centres)])
     paths = posterior.sample_paths(count, draws, features=_FEATURES)
     if space is None:
         return sample_maxima(paths, candidates)
     if space.constraints:
         return sample_maxima(paths, candidates, steps=0)
-    parameters = space.parameters.values()
-    free = torch.tensor([p.kind == "continuous" and not p.when for p in parameters])
+    parameters = enumerate(space.parameters.values())
+    free = torch.tensor(
+        [p.kind == "continuous" and not p.when and j not in held for j, p in parameters]
+    )
     return sample_maxima(paths, candidates, free=free)
 
 
 def reference_in_model_units(
-    beliefs: Beliefs, reference: np.ndarray | None, space: Space | None = None, seed: int = 0
+    beliefs: Beliefs,
+    reference: np.ndarray | None,
+    space: Space | None,
+    seed: int,
+    held: Mapping[int, float],
 ) -> np.ndarray:
     """What counts as worthless in each objective, shape (k,): as given, or found.
 
@@ -230,10 +249,10 @@ def reference_in_model_units(
     Y = np.stack([belief.posterior.y.numpy() for belief in beliefs.objectives], 1)
     kept = beliefs.keep_constraints()
     Y = Y[kept] if kept.any() else Y
-    X = _over(space, beliefs.first, generator(seed, len(kept), "reference"))
+    X = _over(space, beliefs.first, generator(seed, len(kept), "reference"), held)
     with torch.no_grad():
         expected = torch.stack([b.settled.marginals(X)[0] for b in beliefs.objectives], 1)
-        held = torch.ones(len(X), dtype=torch.bool)
+        allowed = torch.ones(len(X), dtype=torch.bool)
         for b in beliefs.constraints:
-            held &= b.settled.marginals(X)[0] >= b.bound
-    return infer_reference_point(np.concatenate([Y, expected[held].numpy()]))
+            allowed &= b.settled.marginals(X)[0] >= b.bound
+    return infer_reference_point(np.concatenate([Y, expected[allowed].numpy()]))

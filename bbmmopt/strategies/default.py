@@ -177,6 +177,8 @@ def _model(belief: Belief) -> dict[str, Any]:
         "fit_evaluations": report.evaluations if report else 0,
         "jitter": posterior.info.jitter,
     }
+    if belief.data.stopped:
+        told["stopped"] = belief.data.stopped
     if belief.noise_varies:
         at_trials = belief.noise_at(posterior.X)
         told["noise_variance_range"] = [float(at_trials.min()), float(at_trials.max())]

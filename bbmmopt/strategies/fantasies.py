@@ -96,21 +96,21 @@ def is_noisy(belief: Belief) -> bool:
 
 def _candidates(beliefs: Beliefs) -> np.ndarray:
     """Indices of up to `_CANDIDATES` told trials that may be the best, in order of number."""
-    n = len(beliefs.first.data.y)
-    if n <= _CANDIDATES:
-        return np.arange(n)
+    n, within = len(beliefs.first.data.y), np.flatnonzero(beliefs.first.data.within)
+    if len(within) <= _CANDIDATES:
+        return within
     Y = np.stack([belief.posterior.fitted().numpy() for belief in beliefs.objectives], 1)
     short = np.zeros(n)  # by how much constraints are missed
     for belief in beliefs.constraints:
         short += np.maximum(belief.bound - belief.posterior.fitted().numpy(), 0.0)
-    left, chosen = np.arange(n), np.empty(0, dtype=int)
+    left, chosen = within, np.empty(0, dtype=int)
     if Y.shape[1] > 1:
         # Front after front, of what keeps the constraints; then what misses them by least.
-        left = np.flatnonzero(short == 0)
+        left = within[short[within] == 0]
         while len(left) and len(chosen) < _CANDIDATES:
             dominated = is_dominated(Y[left])
             chosen, left = np.concatenate([chosen, left[~dominated]]), left[dominated]
-        left = np.setdiff1d(np.arange(n), chosen)
+        left = np.setdiff1d(within, chosen)
     order = np.lexsort((-Y[left, 0], short[left]))
     return np.sort(np.concatenate([chosen, left[order]])[:_CANDIDATES])
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -33,15 +33,19 @@ class Guide:
         perturbation: Standard deviation by which each column will vary in use, shape (d,); None if
             none will.
         level: Share of the perturbations that counts, the worst of them; 1 for all.
+        held: Columns that are not for choice, and their values; see `Former`.
     """
 
     prior: LogPrior | None = None
     budget: int | None = None
     perturbation: Tensor | None = None
     level: float = 1.0
+    held: Mapping[int, float] = field(default_factory=dict)
 
     @staticmethod
-    def of(settings: Mapping[str, Any], space: Space) -> Guide:
+    def of(
+        settings: Mapping[str, Any], space: Space, held: Mapping[int, float] | None = None
+    ) -> Guide:
         """The guide that the settings of a study describe."""
         prior, perturbation = settings.get("prior"), settings.get("perturbation")
         risk = settings.get("risk") or "mean"
@@ -53,6 +57,7 @@ class Guide:
             settings.get("budget"),
             stds,
             1.0 if risk == "mean" else 1.0 - risk,
+            held or {},
         )
 
     @property

@@ -9,6 +9,7 @@ https://arxiv.org/abs/2002.08526.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -137,7 +138,7 @@ def replay(trials: Trials, d: int) -> State:
 
 
 def past_trials(
-    y: np.ndarray, failed: int, past: tuple[Past, ...], violation: np.ndarray | None = None
+    y: np.ndarray, failed: int, past: Sequence[Past], violation: np.ndarray | None = None
 ) -> Trials:
     """What is known of the trials that ended, in order of number.
 
@@ -182,8 +183,9 @@ def total_violation(constraints: tuple[Data, ...], first: int) -> np.ndarray | N
     total = np.zeros(len(constraints[0].y))
     for data in constraints:
         assert data.bound is not None
-        missed = data.y < data.bound
+        missed = (data.y < data.bound) & data.told
         slope = transform_of(data.rows(slice(first)), None).log_slope(data.y[missed])
         with np.errstate(over="ignore"):
             total[missed] += np.exp(np.log(data.bound - data.y[missed]) + slope).clip(_LEAST, _MOST)
+        total[~data.told] += _MOST  # nobody knows: any that is known to be near comes before
     return total

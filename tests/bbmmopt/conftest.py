@@ -9,10 +9,13 @@ from oracles import uniform
 
 from bbmmopt import Optimizer
 from bbmmopt.search import budget
+from bbmmopt.storage import Storage, open_storage
+from benchmarks.postgres import PostgresServer
 from surrogate import Posterior
 from tests.bbmmopt.acquisitions import gp
 from tests.bbmmopt.clocks import Clock
 from tests.bbmmopt.shell import SVM, create, line, lines
+from tests.bbmmopt.storages import RECORD
 
 
 @pytest.fixture
@@ -20,6 +23,7 @@ def in_an_empty_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     """Where the command line works on files."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("BBMMOPT_DEBUG", raising=False)
+    monkeypatch.delenv("BBMMOPT_STORAGE", raising=False)
 
 
 @pytest.fixture
@@ -31,6 +35,37 @@ def a_run(in_an_empty_directory: None) -> str:
     line("tell", "study.db", 1, 0.25, "--se", 0.125)
     line("tell", "study.db", 2, "--failed", "Traceback\n  in f\nZeroDivisionError: [red]")
     return "study.db"
+
+
+@pytest.fixture(params=["memory", "sqlite", "postgres"])
+def storage(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Storage]:
+    """An open storage with an empty study, of each kind."""
+    where = None
+    if request.param == "sqlite":
+        where = tmp_path / "study.db"
+    elif request.param == "postgres":
+        where = request.getfixturevalue("postgres_url")
+    with open_storage(where) as storage:
+        storage.create_study(RECORD)
+        yield storage
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[PostgresServer]:
+    """A server. It trusts the system to write to the disk in time: that is not what is tested."""
+    with PostgresServer(fsync=False) as server:
+        yield server
+
+
+@pytest.fixture
+def postgres_url(postgres: PostgresServer) -> str:
+    """The URL of an empty database there."""
+    url = postgres.url("test")
+    others = "FROM pg_stat_activity WHERE datname = 'test' AND pid <> pg_backend_pid()"
+    postgres.execute(f"SELECT pg_terminate_backend(pid) {others}")  # left by the test before
+    postgres.execute("DROP SCHEMA public CASCADE", "test")
+    postgres.execute("CREATE SCHEMA public", "test")
+    return url
 
 
 @pytest.fixture

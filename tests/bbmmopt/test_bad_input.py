@@ -163,7 +163,7 @@ def test_what_is_no_trial_is_refused(trial):
 def test_a_trial_is_told_a_value_or_a_failure():
     optimizer = optimizer_after(1)
     trial = optimizer.ask()
-    with pytest.raises(ValueError, match=r"give a value .*or failed=…, not both"):
+    with pytest.raises(ValueError, match=r"give a value .*failed=… or pruned=…, not two"):
         optimizer.tell(trial, 1.0, failed="no")
     for reason in (True, "", 3):
         with pytest.raises(TypeError, match="failed= takes the reason"):

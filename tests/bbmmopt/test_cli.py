@@ -240,7 +240,7 @@ def test_telling_the_same_again_changes_nothing_and_another_value_has_its_own_ex
         ([0, 1, "--se", -1], "must be finite and at least 0"),
         ([0, 1, "--se", "x"], "--se must be a number"),
         ([0, "--se", 1], "'loss' has a standard error but no value"),
-        ([0, 1, "--failed", "no"], "not both"),
+        ([0, 1, "--failed", "no"], "not two of them"),
         ([0, "--failed", ""], "failed= takes the reason"),
         ([0, "-inf"], "better than anything can be"),
         ([7, 1], "no trial 7"),

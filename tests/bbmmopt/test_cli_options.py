@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from bbmmopt import Near, Optimizer, Study
+from bbmmopt import Near, Optimizer, Study, SuccessiveHalving
 from tests.bbmmopt.shell import LINE, create, line, lines, ok, refused
 
 pytestmark = pytest.mark.usefixtures("in_an_empty_directory")
@@ -78,6 +78,18 @@ def test_risk_may_be_the_mean():
     assert settings()["risk"] == "mean"
 
 
+@pytest.mark.parametrize(
+    ("given", "rule"),
+    [
+        ("median", {"rule": "median", "start_trials": 5, "warmup_steps": 0, "interval": 1}),
+        ('{"rule": "halving", "min_steps": 3}', SuccessiveHalving(3).to_json()),
+    ],
+)
+def test_a_stopping_rule_is_given_by_its_name_or_in_json(given, rule):
+    create(LINE, "--minimize", "loss", "--early-stopping", given)
+    assert settings()["early_stopping"] == rule
+
+
 def test_a_reference_point_is_given_by_name():
     objectives = ("--minimize", "loss", "--maximize", "a=b", "--constraint", "weight <= 2")
     create(LINE, *objectives, "--reference-point", "a=b=-1", "--reference-point", "loss=2e3")
@@ -88,7 +100,7 @@ def test_a_reference_point_is_given_by_name():
 
 def test_what_is_not_given_is_not_stored():
     create()
-    assert not settings().keys() & {"prior", "cost", "perturbation", "risk"}
+    assert not settings().keys() & {"prior", "cost", "perturbation", "risk", "early_stopping"}
 
 
 # --------------------------------------------------------------------------------------
@@ -179,6 +191,13 @@ def test_a_wrong_prior_is_refused_and_no_file_is_made(prior, message):
         (["--risk", "0.9"], "give perturbation="),
         (["--cost", "money"], "'money' is not"),
         (["--cost", "seconds", "--acquisition", "ucb"], "cannot take cost into account"),
+        (["--early-stopping", "medain"], "one of median, percentile, halving, hyperband"),
+        (["--early-stopping", "hyperband"], "Missing: min_steps, max_steps"),
+        (["--early-stopping", "{"], "the stopping rule is not JSON"),
+        (
+            ["--early-stopping", "median", "--maximize", "gain"],
+            "early_stopping is for one objective",
+        ),
         (["--reference-point", "loss"], "--reference-point takes name=number"),
         (["--reference-point", "gain=1"], "reference_point must have a value for 'loss'"),
         (["--reference-point", "loss=inf"], "reference_point must be finite"),

@@ -26,8 +26,8 @@ ROOT = Path(__file__).resolve().parents[2]
 
 def test_help_documents_the_exit_codes_and_completion():
     text = ok("--help")
-    for code in range(6):
-        assert f"\n    {code}  " in text
+    for code in (*range(8), 130):
+        assert f"\n  {code:>3}  " in text
     assert "_BBMMOPT_COMPLETE=bash_source" in text
     assert ok() == text
     assert '{"real": [0.001, 1000], "log": true}' in ok("create", "--help")
@@ -38,7 +38,7 @@ def test_each_command_has_a_help_of_its_own(command):
     text = ok(command, "--help")
     assert text.startswith(f"Usage: main {command} ")
     assert "STORAGE" in text
-    assert "--study" in text
+    assert ("--study" in text) == (command not in ("studies", "doctor"))
 
 
 @pytest.mark.parametrize("arguments", [["akk"], ["trials"], ["trials", "a", "--jsn"], ["--foo"]])
@@ -53,7 +53,7 @@ def broken(in_an_empty_directory, monkeypatch) -> None:
     def explain(*_: object) -> str:
         raise ValueError("two\nlines")
 
-    monkeypatch.setattr("bbmmopt.cli.commands.explain", explain)
+    monkeypatch.setattr("bbmmopt.cli.looking.explained", explain)
     create()
     line("ask", "study.db")
 
@@ -81,7 +81,7 @@ def test_ctrl_c_ends_without_a_traceback(monkeypatch):
     def interrupted(*_: object) -> str:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("bbmmopt.cli.commands.explain", interrupted)
+    monkeypatch.setattr("bbmmopt.cli.looking.explained", interrupted)
     result = run("show", "study.db", 0)
     assert result.exit_code == 130
     assert result.stderr.strip() == "Interrupted."
@@ -153,10 +153,20 @@ def test_as_a_program_it_asks_and_is_told():
         ["trials", "study.db", "--json"],
         ["show", "study.db", "0"],
         ["best", "study.db"],
+        ["explain", "study.db", "0"],
+        ["events", "study.db"],
+        ["studies", "study.db"],
+        ["export", "study.db"],
+        ["doctor", "study.db"],
+        ["report", "study.db", "3", "1", "0.5"],
+        ["tell", "study.db", "3", "0.5"],
+        ["renew", "study.db", "3"],
+        ["note", "study.db", "3", "by=ann"],
+        ["enqueue", "study.db", "--param", "C=1", "--param", "kernel=rbf"],
     ],
 )
 @pytest.mark.usefixtures("a_run")
-def test_reading_does_not_wait_for_torch(arguments):
+def test_nothing_but_asking_waits_for_torch_wait_for_torch(arguments):
     done = program(*arguments, python=("-X", "importtime"))
     assert done.returncode == 0
     imported = {text.rpartition("|")[2].strip() for text in done.stderr.splitlines()}
@@ -170,10 +180,12 @@ def test_a_reader_that_goes_away_leaves_no_traceback(a_run):
     try:
         done = program("trials", a_run, "--json", stdout=writer)
         table = program("trials", a_run, stdout=writer)
+        export = program("export", a_run, stdout=writer)
     finally:
         os.close(writer)
     assert (done.returncode, done.stderr) == (1, "")
     assert (table.returncode, table.stderr) == (1, "")
+    assert (export.returncode, export.stderr) == (1, "")
 
 
 def test_a_terminal_that_knows_only_ascii_is_no_reason_to_fail():

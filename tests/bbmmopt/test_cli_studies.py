@@ -127,10 +127,17 @@ def test_a_seed_is_drawn_and_shown():
 
 OTHERS = {
     "ask": ["ask", "STORAGE"],
+    "report": ["report", "STORAGE", "0", "1", "0.5"],
     "tell": ["tell", "STORAGE", "0", "1"],
     "add": ["add", "STORAGE", "1", "--param", "x=1"],
+    "enqueue": ["enqueue", "STORAGE", "--param", "x=1"],
+    "renew": ["renew", "STORAGE", "0"],
+    "note": ["note", "STORAGE", "0", "by=ann"],
     "show": ["show", "STORAGE", "0"],
+    "explain": ["explain", "STORAGE", "0"],
     "best": ["best", "STORAGE"],
+    "events": ["events", "STORAGE"],
+    "export": ["export", "STORAGE"],
     "trials": ["trials", "STORAGE"],
     "plot": ["plot", "history", "STORAGE", "-o", "a.png"],
 }
@@ -184,7 +191,7 @@ def test_a_file_that_is_no_storage_is_refused():
 def test_a_url_is_a_storage_too():
     create(where="sqlite:///study.db")
     assert line("ask", "sqlite:///study.db")["number"] == 0
-    assert line("ask", "sqlite:///study.db?timeout=9")["number"] == 1
+    assert line("ask", "sqlite:///study.db?journal=wal")["number"] == 1
     assert line("ask", "study.db")["number"] == 2
 
 

@@ -12,8 +12,6 @@ import sys
 import textwrap
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -36,6 +34,7 @@ from bbmmopt.execution import owners as owners_module
 from bbmmopt.execution import processes, run
 from bbmmopt.execution.owners import is_gone, own_name
 from bbmmopt.storage import MemoryStorage
+from tests.bbmmopt.programs import started
 
 # --------------------------------------------------------------------------------------
 # Signals
@@ -181,24 +180,6 @@ def script(folder: Path, body: str = "", **options: Any) -> Path:
     text = textwrap.dedent(SCRIPT).format(folder=str(folder), body=body, options=options)
     path.write_text(text)
     return path
-
-
-@contextmanager
-def started(*command: object, **options: Any) -> Iterator[subprocess.Popen[str]]:
-    """A Python process in a group of its own, as a terminal would start it; killed at the end."""
-    process = subprocess.Popen(
-        [sys.executable, *map(str, command)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-        **options,
-    )
-    try:
-        yield process
-    finally:
-        process.kill()
-        process.communicate()
 
 
 def stored(folder: Path) -> list[Any]:

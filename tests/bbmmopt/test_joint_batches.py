@@ -276,12 +276,12 @@ class _Crowded(MemoryStorage):
         super().__init__()
         self.numbers = set(numbers)
 
-    def add(self, study, trial):
+    def add(self, study, trial, **options):
         if trial.number in self.numbers:
             self.numbers.remove(trial.number)
             x = {"x": 9.0, "y": 14.0 + trial.number / 100}
             super().add(study, type(trial)(trial.number, x, TrialState.RUNNING, created=0.0))
-        return super().add(study, trial)
+        return super().add(study, trial, **options)
 
 
 @pytest.mark.parametrize("taken", [6, 7, 8])

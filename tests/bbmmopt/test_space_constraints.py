@@ -254,7 +254,7 @@ def test_constraints_survive_json_but_for_functions():
     assert again.difference(s) == [] and repr(again) == repr(s)
     with pytest.raises(ValueError, match=r"'disc' is a function, and functions are not stored"):
         again.satisfies(point())
-    with pytest.raises(ValueError, match="unknown constraint 'quadratic'; known: linear"):
+    with pytest.raises(ValueError, match="unknown type 'quadratic'; known: 'linear'"):
         Space.from_json(s.to_json() | {"constraints": [{"type": "quadratic"}]})
 
 
