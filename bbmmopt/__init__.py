@@ -29,12 +29,10 @@ if TYPE_CHECKING:
         minimize,
         run,
     )
-    from bbmmopt.extension import OldTrialsWarning
     from bbmmopt.optimizer import Optimizer
     from bbmmopt.prior import Near
     from bbmmopt.problem import Constraint, Objective, Problem
     from bbmmopt.search import NoFeasiblePoint, SpaceExhausted
-    from bbmmopt.settings import StudyDiffers
     from bbmmopt.space import (
         Categorical,
         Integer,
@@ -46,7 +44,13 @@ if TYPE_CHECKING:
         Space,
     )
     from bbmmopt.storage import StorageError, StudyRevised
-    from bbmmopt.study import FailedTrialWarning, NoCompleteTrial, Study
+    from bbmmopt.study import (
+        FailedTrialWarning,
+        NoCompleteTrial,
+        OldTrialsWarning,
+        Study,
+        StudyDiffers,
+    )
     from bbmmopt.trial import Trial, TrialAlreadyTold, TrialPruned, TrialState, UnknownTrial
 
 __version__ = "0.1.0"
@@ -110,7 +114,6 @@ _NAMES = {
         "minimize",
         "run",
     ),
-    "bbmmopt.extension": ("OldTrialsWarning",),
     "bbmmopt.optimizer": ("Optimizer",),
     "bbmmopt.prior": ("Near",),
     "bbmmopt.problem": ("Constraint", "Objective", "Problem"),
@@ -126,8 +129,13 @@ _NAMES = {
         "Space",
     ),
     "bbmmopt.storage": ("StorageError", "StudyRevised"),
-    "bbmmopt.settings": ("StudyDiffers",),
-    "bbmmopt.study": ("FailedTrialWarning", "NoCompleteTrial", "Study"),
+    "bbmmopt.study": (
+        "FailedTrialWarning",
+        "NoCompleteTrial",
+        "OldTrialsWarning",
+        "Study",
+        "StudyDiffers",
+    ),
     "bbmmopt.trial": ("Trial", "TrialAlreadyTold", "TrialPruned", "TrialState", "UnknownTrial"),
 }
 _HOME = {name: module for module, names in _NAMES.items() for name in names}

@@ -10,9 +10,7 @@ from typing import Any, overload
 
 import numpy as np
 
-from bbmmopt.ledger import checked_worker
 from bbmmopt.modelling import Belief, Beliefs
-from bbmmopt.settings import StudyDiffers, checked_name
 from bbmmopt.storage import NumberTaken
 from bbmmopt.strategies import (
     Acquisition,
@@ -30,6 +28,8 @@ from bbmmopt.strategies import (
     remaining_improvement,
 )
 from bbmmopt.study import FailedTrialWarning, NoCompleteTrial, Study
+from bbmmopt.study.ledger import checked_worker
+from bbmmopt.study.settings import StudyDiffers, checked_name
 from bbmmopt.trial import Trial, TrialState
 
 __all__ = [

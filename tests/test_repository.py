@@ -57,30 +57,12 @@ ALLOWED = {
     "bbmmopt.prior": {"bbmmopt.space"},
     "bbmmopt.early_stopping": set(),
     "bbmmopt.explain": _BASE,
-    "bbmmopt.settings": {"bbmmopt.early_stopping", "bbmmopt.explain", "bbmmopt.storage", *_BASE},
     "bbmmopt.former": {"bbmmopt.space"},
-    "bbmmopt.extension": {"bbmmopt.former", "bbmmopt.settings", "bbmmopt.storage", *_BASE},
-    "bbmmopt.warm_start": {
-        "bbmmopt.extension",
-        "bbmmopt.former",
-        "bbmmopt.storage",
-        "bbmmopt.study",  # for its type alone
-        *_BASE,
-    },
-    "bbmmopt.tables": {"bbmmopt.storage", *_BASE},
-    "bbmmopt.reporting": {"bbmmopt.early_stopping", "bbmmopt.storage", *_BASE},
-    "bbmmopt.ledger": {"bbmmopt.former", "bbmmopt.reporting", "bbmmopt.storage", *_BASE},
     "bbmmopt.study": {
         "bbmmopt.early_stopping",
         "bbmmopt.explain",
-        "bbmmopt.extension",
         "bbmmopt.former",
-        "bbmmopt.ledger",
-        "bbmmopt.reporting",
-        "bbmmopt.settings",
         "bbmmopt.storage",
-        "bbmmopt.tables",
-        "bbmmopt.warm_start",
         *_BASE,
     },
     "bbmmopt.transforms": set(),
@@ -98,8 +80,6 @@ ALLOWED = {
         *_BASE,
     },
     "bbmmopt.optimizer": {
-        "bbmmopt.ledger",
-        "bbmmopt.settings",
         "bbmmopt.study",
         "bbmmopt.modelling",
         "bbmmopt.storage",
@@ -110,7 +90,7 @@ ALLOWED = {
         "bbmmopt.early_stopping",
         "bbmmopt.optimizer",
         "bbmmopt.storage",
-        "bbmmopt.warm_start",
+        "bbmmopt.study",
         *_BASE,
     },
     "bbmmopt.plots": {
@@ -134,7 +114,7 @@ LIBRARIES = {
     "scipy": _ANYWHERE,
     "sqlalchemy": ("bbmmopt/storage/",),
     "matplotlib": ("bbmmopt/plots/", "bbmmopt/cli"),
-    "pandas": ("bbmmopt/tables.py", "bbmmopt/study.py"),  # in study.py for its type alone
+    "pandas": ("bbmmopt/study/tables.py", "bbmmopt/study/stored.py"),  # there for its type alone
     "click": ("bbmmopt/cli",),
     "rich": ("bbmmopt/cli", "bbmmopt/execution"),
 }
@@ -149,9 +129,8 @@ LIGHT = [
     "bbmmopt.problem",
     "bbmmopt.storage",
     "bbmmopt.early_stopping",
-    "bbmmopt.settings",
     "bbmmopt.study",
-    "bbmmopt.tables",
+    "bbmmopt.study.tables",
     "bbmmopt.cli",
     "bbmmopt.execution",
 ]

@@ -48,7 +48,7 @@ def trial_numbers(
     def offered(
         context: click.Context, _: click.Parameter, incomplete: str
     ) -> list[CompletionItem]:
-        from bbmmopt.tables import each_trial
+        from bbmmopt.study.tables import each_trial
 
         with _storage_of(context) as storage:
             record = _record(context, storage)

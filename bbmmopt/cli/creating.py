@@ -21,8 +21,8 @@ from bbmmopt.cli.parsing import (
 )
 from bbmmopt.early_stopping import RULES
 from bbmmopt.explain import ACQUISITIONS, STRATEGIES
-from bbmmopt.extension import OldTrialsWarning
 from bbmmopt.problem import Noise, Problem
+from bbmmopt.study.extension import OldTrialsWarning
 
 
 @click.command(cls=StudyCommand)

@@ -15,10 +15,10 @@ from bbmmopt.cli.arguments import StudyCommand, on_storage
 from bbmmopt.cli.errors import UNWELL, Failure
 from bbmmopt.cli.opening import file_of
 from bbmmopt.cli.output import print_findings, print_json
-from bbmmopt.settings import VERSION
 from bbmmopt.storage import Storage, StudyRecord
 from bbmmopt.storage.finding import Finding
-from bbmmopt.tables import each_event, each_trial
+from bbmmopt.study.settings import VERSION
+from bbmmopt.study.tables import each_event, each_trial
 from bbmmopt.trial import Trial, TrialState
 
 # Packages that something needs, and what for.

@@ -19,7 +19,7 @@ from bbmmopt.cli.opening import stored
 from bbmmopt.cli.output import json_text, record
 from bbmmopt.problem import Problem
 from bbmmopt.storage import Storage
-from bbmmopt.tables import (
+from bbmmopt.study.tables import (
     CURVE_COLUMNS,
     EVENT_COLUMNS,
     each_curve_point,

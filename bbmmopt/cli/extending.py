@@ -74,8 +74,8 @@ def extend(
     "trials" are all but those that wait; "training" those of them that the model learns from, or
     will once they are told.
     """
-    from bbmmopt.extension import OldTrialsWarning, plan
     from bbmmopt.study import Study
+    from bbmmopt.study.extension import OldTrialsWarning, plan
 
     with existing_study(where, study) as (storage, record), bad_input():
         stored = Problem.from_json(record.problem)

@@ -20,10 +20,10 @@ from bbmmopt.cli.output import (
     record,
 )
 from bbmmopt.explain import explain as explained
-from bbmmopt.extension import problem_of
 from bbmmopt.problem import Problem
 from bbmmopt.storage import Storage, StudyRecord
-from bbmmopt.tables import each_event, each_trial
+from bbmmopt.study.extension import problem_of
+from bbmmopt.study.tables import each_event, each_trial
 from bbmmopt.trial import Trial, TrialState
 
 _json_option = click.option("--json", "as_json", is_flag=True, help="One line of JSON.")

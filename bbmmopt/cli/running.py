@@ -150,7 +150,7 @@ def report(
     should_stop=false and reason=''.
     """
     with existing_study(where, study) as (storage, found):
-        from bbmmopt.reporting import StudyReporter
+        from bbmmopt.study.reporting import StudyReporter
 
         reporter = StudyReporter(storage, found)
         with bad_input():

@@ -19,7 +19,7 @@ from bbmmopt.problem import Constraints, Noise
 from bbmmopt.space import Parameter, Space
 from bbmmopt.space.checks import did_you_mean
 from bbmmopt.storage import Storage
-from bbmmopt.warm_start import WarmStart
+from bbmmopt.study.warm_start import WarmStart
 
 if TYPE_CHECKING:
     # Elsewhere imported where it is used: it needs torch, and worker processes read this file.

@@ -14,10 +14,10 @@ from typing import Any
 
 from bbmmopt.former import Former, range_with
 from bbmmopt.problem import Problem
-from bbmmopt.settings import FORMERLY, StudyDiffers, check_settings, not_extendable
 from bbmmopt.space import Parameter, Space
 from bbmmopt.space.checks import Value, did_you_mean, listing, naming, native, shown
 from bbmmopt.storage import Storage, StudyRecord, StudyRevised
+from bbmmopt.study.settings import FORMERLY, StudyDiffers, check_settings, not_extendable
 from bbmmopt.trial import Trial, TrialState
 
 

@@ -7,8 +7,8 @@ from dataclasses import replace
 import numpy as np
 
 from bbmmopt.former import Former
-from bbmmopt.reporting import StudyReporter
 from bbmmopt.storage import Storage
+from bbmmopt.study.reporting import StudyReporter
 from bbmmopt.trial import Trial, TrialState
 
 

@@ -17,11 +17,11 @@ from os import PathLike, fspath
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from bbmmopt.extension import OldTrialsWarning, checked_former, in_words
 from bbmmopt.former import Former, LeftOut
 from bbmmopt.problem import Problem
 from bbmmopt.space.checks import shown
 from bbmmopt.storage import Storage, StudyRecord, UnknownStudy, open_storage
+from bbmmopt.study.extension import OldTrialsWarning, checked_former, in_words
 from bbmmopt.trial import Trial, TrialState
 
 if TYPE_CHECKING:
