@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from bbmmopt import Real, Space, Trial
+from bbmmopt import Real, Space, Trial, TrialPruned
 from bbmmopt.execution import minimize
 
 LONG = 60.0  # seconds after which what waits for something gives up
@@ -90,6 +90,46 @@ def notes_and_dies(x: float, y: float, trial: Trial, folder: str, lethal: int) -
     if trial.number == lethal and calls == 0:
         os.kill(os.getpid(), signal.SIGKILL)
     return bowl(x, y)
+
+
+def reports(x: float, y: float, *, trial: Trial) -> float:
+    for step in range(3):
+        trial.report(step, bowl(x, y) + 1.0 / (step + 1))
+    return bowl(x, y)
+
+
+def gives_up_above_zero(x: float, y: float, trial: Trial) -> float:
+    trial.report(0, x)
+    if x > 0:
+        raise TrialPruned(f"x is {x}")
+    return x
+
+
+def waits_for_the_other(x: float, y: float, trial: Trial, folder: str) -> float:
+    """Two at a time: the first one ends when told to stop, which the second one's telling does."""
+    (Path(folder) / f"{trial.number}.here").touch()
+    if trial.number == 0:
+        wait_for(Path(folder) / "told")
+        assert trial.should_stop()
+        raise TrialPruned("told by somebody else")
+    return bowl(x, y)
+
+
+def hangs_first(x: float, y: float, folder: str) -> float:
+    """The first call, of all processes, never returns."""
+    try:
+        (Path(folder) / "first").touch(exist_ok=False)
+    except FileExistsError:
+        return bowl(x, y)
+    (Path(folder) / str(os.getpid())).touch()
+    while True:
+        time.sleep(1.0)
+
+
+def press_and_hang(x: float, y: float) -> float:
+    os.kill(os.getppid(), signal.SIGINT)
+    while True:
+        time.sleep(1.0)
 
 
 class Unreadable(Exception):

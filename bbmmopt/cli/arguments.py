@@ -37,6 +37,15 @@ class StudyCommand(click.Command):
         return super().parse_args(ctx, args)
 
 
+class Whole(click.IntRange):
+    """An integer from 0 on: the number of a trial, a step."""
+
+    name = "integer"  # as messages call it
+
+    def __init__(self) -> None:
+        super().__init__(min=0)
+
+
 class Seconds(click.FloatRange):
     """A time: positive and finite."""
 
@@ -80,7 +89,7 @@ def on_storage(command: Callable[..., None]) -> Callable[..., None]:
 def number_argument(*states: TrialState) -> Callable[[Any], Any]:
     """The number of a trial; those of trials in these states are offered for completion."""
     return click.argument(
-        "number", type=click.IntRange(0), shell_complete=trial_numbers(states or tuple(TrialState))
+        "number", type=Whole(), shell_complete=trial_numbers(states or tuple(TrialState))
     )
 
 

@@ -148,7 +148,7 @@ def create(
     Prints the study's name and seed. Doing it twice with the same description is fine; "created" is
     false then.
     """
-    from bbmmopt.study import Study
+    from bbmmopt.study import Study, StudyDiffers
 
     with bad_input():
         if space == prior == "-":
@@ -184,5 +184,9 @@ def create(
         is_new = storage.study(study) is None
         with bad_input():
             warnings.simplefilter("always", OldTrialsWarning)  # until the command ends
-            opened = Study(problem, storage=storage, **settings, **earlier)
+            try:
+                opened = Study(problem, storage=storage, **settings, **earlier)
+            except StudyDiffers as error:
+                told = "In a shell: bbmmopt extend, --study NAME, --warm-start."
+                raise ValueError(f"{error} {told}") from error
         print_json({"study": study, "seed": opened.seed, "created": is_new})

@@ -10,17 +10,20 @@ import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields
 from datetime import datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
 from bbmmopt.problem import Problem
 from bbmmopt.storage import Event
 from bbmmopt.storage.finding import Finding
 from bbmmopt.trial import Trial, TrialState
+
+if TYPE_CHECKING:
+    # Imported where a table is printed: what a script reads need not wait for it.
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
 
 _STYLES = {
     TrialState.WAITING: "cyan",
@@ -88,7 +91,7 @@ def _strict(value: Any) -> Any:
 
 def print_trials(trials: Sequence[Trial], problem: Problem, best: Trial | None) -> None:
     """One row per trial."""
-    table = Table(box=None, pad_edge=False)
+    table = _table()
     table.add_column("trial", justify="right")
     table.add_column("state")
     for name in problem.space.names:
@@ -114,6 +117,8 @@ def print_trials(trials: Sequence[Trial], problem: Problem, best: Trial | None) 
 
 def print_trial(trial: Trial, problem: Problem, explanation: str) -> None:
     """Everything about one trial, a line each."""
+    from rich.table import Table
+
     table = Table.grid(padding=(0, 2))
 
     def add(head: str, lines: Mapping[str, str]) -> None:
@@ -142,12 +147,12 @@ def print_trial(trial: Trial, problem: Problem, explanation: str) -> None:
     for paragraph in (trial.reason and f"It failed: {trial.reason}", explanation):
         if paragraph:
             console.print()
-            console.print(Text(_printable(paragraph, but="\n\t")))
+            console.print(_text(paragraph, but="\n\t"))
 
 
 def print_text(text: str) -> None:
     """Sentences, wrapped in a terminal."""
-    _console().print(Text(_printable(text, but="\n\t")))
+    _console().print(_text(text, but="\n\t"))
 
 
 def print_events(events: Iterable[Event]) -> None:
@@ -185,11 +190,15 @@ def print_findings(findings: Iterable[Finding]) -> None:
     colours = {"ok": "green", "warning": "yellow", "problem": "bold red"}
     for finding in findings:
         cells = [finding.about, _last_line(finding.says), finding.advice]
-        table.add_row(Text(finding.state, colours[finding.state]), *map(_text, cells))
+        state = _text(finding.state)
+        state.stylize(colours[finding.state])
+        table.add_row(state, *map(_text, cells))
     _console().print(table)
 
 
 def _table(*columns: str) -> Table:
+    from rich.table import Table
+
     table = Table(box=None, pad_edge=False)
     for column in columns:
         table.add_column(column, overflow="fold")
@@ -203,14 +212,18 @@ def _short(value: Any) -> str:
 
 
 def _console() -> Console:
+    from rich.console import Console
+
     # In a pipe or a file lines may be as long as they need: nothing is wrapped there.
     width = None if sys.stdout.isatty() else 100_000
     return Console(width=width, highlight=False, markup=False, emoji=False)
 
 
-def _text(text: str) -> Text:
+def _text(text: str, but: str = "") -> Text:
     """Text as it is: what looks like markup is none."""
-    return Text(_printable(text))
+    from rich.text import Text
+
+    return Text(_printable(text, but))
 
 
 def _printable(text: str, but: str = "") -> str:

@@ -8,6 +8,7 @@ from bbmmopt.cli.arguments import (
     NEGATIVE_NUMBERS,
     Seconds,
     StudyCommand,
+    Whole,
     fixed_option,
     given_point,
     number_argument,
@@ -136,7 +137,7 @@ def tell(
 @click.command(cls=StudyCommand, context_settings=NEGATIVE_NUMBERS)
 @on_study
 @number_argument(_RUNNING)
-@click.argument("step", type=click.IntRange(0))
+@click.argument("step", type=Whole())
 @click.argument("value")
 @_shell_option
 def report(

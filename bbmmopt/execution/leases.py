@@ -32,7 +32,7 @@ class Leases:
         now = time.monotonic()
         if now < self._due:
             return
-        self._due = now + self.every
         for trial in trials:
             # Somebody may have taken it over: the result counts if it is there first.
             self._optimizer.renew(trial)
+        self._due = now + self.every

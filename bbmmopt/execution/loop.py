@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 from bbmmopt.execution.checks import Plan
 from bbmmopt.execution.interrupts import Interrupts
 from bbmmopt.execution.leases import Leases
+from bbmmopt.execution.outages import Outages
 from bbmmopt.execution.owners import own_name
 from bbmmopt.execution.progress import Silent, Status, make_display
-from bbmmopt.execution.recording import Attempts, tell
-from bbmmopt.execution.results import RunResult, StopRun, Usage, count, how_to_resume, why_ended
+from bbmmopt.execution.recording import Attempts, Outcome, outcome_of, tell
+from bbmmopt.execution.results import RunResult, StopRun, Usage, how_to_resume, why_ended
 from bbmmopt.execution.supply import Supply
 from bbmmopt.execution.workers import Evaluation, ExecutorBroken, Running, WorkerDied, describe
 from bbmmopt.trial import Trial, TrialState
@@ -44,11 +47,13 @@ class _Run:
     def __init__(self, optimizer: Optimizer, plan: Plan, display: Silent, worker: str) -> None:
         self.optimizer, self.plan, self.display = optimizer, plan, display
         self.trials: list[Trial] = []
+        self.ends: Counter[TrialState] = Counter()  # of these
         self.flying: dict[int, _Flight] = {}
         self.again: list[tuple[Trial, Evaluation]] = []  # to be tried again, and why
         self.supply = Supply(optimizer, plan, worker)
         self.attempts = Attempts(optimizer, plan.retries)
         self.leases = Leases(optimizer, plan.lease)
+        self.outages = Outages(optimizer.storage.busy_timeout, self._rest, display.say)
         self.stopped: tuple[str, str] | None = None
         self.error: BaseException | None = None
         self.interrupts = Interrupts(self._interrupted)
@@ -104,7 +109,7 @@ class _Run:
             return False
         if not self._wants_more():
             return False
-        if not self.supply.comes_later():
+        if not self.outages.insist(self.supply.comes_later):
             elsewhere = len(self.optimizer.running)
             self._stop("", f"all trials of the study are begun, {elsewhere} by others")
         return self.stopped is None
@@ -127,10 +132,11 @@ class _Run:
         return bool(self.again) or len(self.trials) + len(self.flying) < self.plan.n_trials
 
     def _look_at_rules(self) -> None:
-        trials = self.optimizer.trials if self.plan.rules else []
         for rule in self.plan.rules:
             try:
-                reason = rule.reason(self.optimizer, trials)
+                reason = self.outages.insist(
+                    lambda rule=rule: rule.reason(self.optimizer, self.optimizer.tally)
+                )
             except Exception as error:
                 self._fail(error)
                 return
@@ -144,6 +150,7 @@ class _Run:
             if trial is None or self.interrupts.by is not None:
                 # If it was asked for, it stays running: the next run begins with it.
                 return self.interrupts.by is not None or self.stopped is not None
+            self.outages.written = True
             self._show(starting=1)
             arguments = dict(trial.arguments)
             if self.plan.passes_trial:
@@ -162,9 +169,9 @@ class _Run:
         if self.again:
             return self.again.pop(0)[0]
         try:
-            return self.supply.next()
+            return self.outages.insist(self.supply.next)
         except SpaceExhausted as error:
-            if not self.optimizer.trials:
+            if not self.optimizer.tally.total:
                 raise
             self._stop("space exhausted", str(error))
             return None
@@ -176,14 +183,15 @@ class _Run:
         if self.error or self.stopped is not None or self.interrupts.by or not full or left < 1:
             return False
         try:
-            return self.supply.prepare()
+            return self.outages.insist(self.supply.prepare)
         except Exception as error:
             self._fail(error)
             return False
 
     def _renew(self) -> None:
         try:
-            self.leases.renew(flight.trial for flight in self.flying.values())
+            trials = [flight.trial for flight in self.flying.values()]
+            self.outages.insist(lambda: self.leases.renew(trials))
         except Exception as error:
             self._fail(error)
 
@@ -191,7 +199,7 @@ class _Run:
 
     def _collect(self) -> bool:
         """Record all that are done, in order of number; whether there were any."""
-        done = [flight for flight in self.flying.values() if flight.running.done()]
+        done = [flight for flight in self.flying.values() if _is_over(flight.running)]
         for flight in sorted(done, key=lambda flight: flight.trial.number):
             del self.flying[flight.trial.number]
             self._land(flight)
@@ -213,7 +221,7 @@ class _Run:
         self.usage.ended(evaluation.seconds)
         self.supply.took(evaluation.seconds)
         try:
-            if self.attempts.another(trial, evaluation):
+            if self.outages.insist(lambda: self.attempts.another(trial, evaluation)):
                 self.again.append((trial, evaluation))
                 return
         except Exception as error:
@@ -232,13 +240,12 @@ class _Run:
                 self._record(trial, evaluation)
 
     def _record(self, trial: Trial, evaluation: Evaluation) -> None:
-        try:
-            told = tell(self.optimizer, trial, evaluation, self.attempts, self._nonsense)
-        except Exception as error:
-            error.add_note(f"trial {trial.number} is not recorded; its outcome: {evaluation}")
-            self._fail(error)
+        outcome = outcome_of(self.optimizer, trial, evaluation, self.attempts, self._nonsense)
+        told = self._tell(trial, outcome)
+        if told is None:
             return
         self.trials.append(told)
+        self.ends[told.state] += 1
         self.latest = time.monotonic()
         if evaluation.error is not None:
             remote = evaluation.error.__traceback__ is None  # lost on the way from a process
@@ -246,9 +253,25 @@ class _Run:
         self._call_back(told)
         self._show()
 
+    def _tell(self, trial: Trial, outcome: Outcome) -> Trial | None:
+        """Record an outcome; None if that cannot be: what the run raises then names it."""
+        try:
+            return self.outages.insist(partial(tell, self.optimizer, trial, outcome))
+        except Exception as error:
+            self._fail(error)
+            (self.error or error).add_note(outcome.unrecorded(trial.number))
+            return None
+        except KeyboardInterrupt as error:
+            error.add_note(outcome.unrecorded(trial.number))
+            raise
+
+    def _rest(self, seconds: float) -> None:
+        with self.interrupts.interruptible():
+            time.sleep(seconds)
+
     def _nonsense(self, error: Exception) -> None:
         """The objective returned no result at all: a mistake, if there was no good one before."""
-        if not count(self.trials, TrialState.COMPLETE):
+        if not self.ends[TrialState.COMPLETE]:
             self._fail(error, "The trial is recorded as failed.")
 
     def _call_back(self, trial: Trial) -> None:
@@ -281,14 +304,19 @@ class _Run:
     def _show(self, starting: int = 0) -> None:
         if not self.display.active:
             return
+        try:
+            best = self._best()
+        except Exception as error:
+            self._fail(error)
+            return
         self.display.show(
             Status(
                 done=len(self.trials),
                 total=self.plan.n_trials,
-                failed=count(self.trials, TrialState.FAILED),
-                pruned=count(self.trials, TrialState.PRUNED),
+                failed=self.ends[TrialState.FAILED],
+                pruned=self.ends[TrialState.PRUNED],
                 running=len(self.flying) + starting,
-                best=self._best(),
+                best=best,
                 began=self.began,
                 latest=self.latest,
                 until=self.began + self.plan.timeout,
@@ -299,10 +327,18 @@ class _Run:
         problem = self.optimizer.problem
         if len(problem.objectives) > 1:
             return ""
-        best = problem.best_of(self.optimizer.trials)
+        best = self.outages.insist(lambda: self.optimizer.tally.best)
         if best is None:
             return ""
         return f"{problem.names[0]} {best.value:.6g} (trial {best.number})"
+
+
+def _is_over(running: Running) -> bool:
+    """Whether an attempt has ended; so has one whose executor cannot say: `result` tells why."""
+    try:
+        return running.done()
+    except Exception:
+        return True
 
 
 class _Pause:

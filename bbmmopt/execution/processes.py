@@ -15,6 +15,7 @@ import multiprocessing
 import os
 import pickle
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -55,6 +56,11 @@ class Processes:
                 "this script starts worker processes, and each of them imports it and so gets "
                 'here too. Put the call under `if __name__ == "__main__":`.'
             )
+        if getattr(sys.modules.get("__main__"), "__file__", None) == "<stdin>":
+            raise RuntimeError(
+                "this script came by stdin, and worker processes cannot import it from there. Run "
+                'it as a file, `python script.py`, or use executor="threads".'
+            )
         # Once, and as bytes: an objective that carries a data set is not pickled for every trial,
         # and one that cannot be loaded is reported by the worker instead of killing it.
         self._payload = bytes(ForkingPickler.dumps((objective, catch)))
@@ -66,12 +72,25 @@ class Processes:
 
         Raises:
             TypeError: If it cannot be loaded there.
-            WorkerDied: If a worker does not come up.
+            WorkerDied: If none of the workers comes up.
         """
         for _ in range(self._workers):
             self._children.append(_Child(self._payload))
-        while not interrupted() and not any(child.came_up() for child in self._children):
+        while not interrupted() and not self._one_is_up():
             connection.wait([child.connection for child in self._children], timeout=0.1)
+
+    def _one_is_up(self) -> bool:
+        """Whether a worker has loaded the objective; those that died are let go of."""
+        for child in list(self._children):
+            try:
+                if child.came_up():
+                    return True
+            except WorkerDied:
+                if len(self._children) == 1:
+                    raise
+                self._children.remove(child)
+                child.close()
+        return False
 
     def submit(self, arguments: Mapping[str, Any]) -> Running:
         """Send a point to a free worker, or to a new one if a free one died."""
@@ -118,9 +137,12 @@ class _Child:
         try:
             with _interrupts_held():
                 self.process.start()
-        except BrokenPipeError as error:
+        except BaseException as error:
             self.connection.close()
-            raise WorkerDied("a worker process ended as soon as it was started.") from error
+            if isinstance(error, BrokenPipeError):
+                died = "a worker process ended as soon as it was started."
+                raise WorkerDied(died) from error
+            raise
         finally:
             theirs.close()
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 from bbmmopt.execution.workers import Evaluation, describe
 from bbmmopt.trial import Trial, TrialAlreadyTold
@@ -47,14 +48,40 @@ class Attempts:
         return "\n".join(lines) + newline + rest
 
 
-def tell(
+@dataclass(frozen=True)
+class Outcome:
+    """What is told of a trial: it failed, it was given up, or it has a value.
+
+    Attributes:
+        value: What the objective returned.
+        failed: Why it failed.
+        pruned: Why it was given up.
+    """
+
+    value: Any = None
+    failed: str | None = None
+    pruned: str | None = None
+
+    def unrecorded(self, number: int) -> str:
+        """What to do about a trial of this outcome that could not be recorded."""
+        told = repr(self.value)
+        if self.failed is not None:
+            told = f"failed={self.failed!r}"
+        elif self.pruned is not None:
+            told = f"pruned={self.pruned!r}"
+        return (
+            f"trial {number} is not recorded, and still running. Record it: tell({number}, {told})"
+        )
+
+
+def outcome_of(
     optimizer: Optimizer,
     trial: Trial,
     evaluation: Evaluation,
     attempts: Attempts,
     on_nonsense: Callable[[Exception], None],
-) -> Trial:
-    """Record an outcome, whatever it is, and return the trial as it is then.
+) -> Outcome:
+    """What an evaluation says of its trial. Asks no storage.
 
     Args:
         optimizer: Whose trial.
@@ -62,7 +89,7 @@ def tell(
         evaluation: What came out.
         attempts: What came out of earlier attempts.
         on_nonsense: Called with the reason if the objective returned what is no result at all; the
-            trial is recorded as failed.
+            trial has failed then.
     """
     failure, value = evaluation.failure, evaluation.value
     if failure is not None:
@@ -75,12 +102,13 @@ def tell(
         except Exception as error:
             failure = f"the objective returned {value!r:.1000}: {describe(error)}"
             on_nonsense(error)
+    return Outcome(None if failure else value, failure, evaluation.pruned)
+
+
+def tell(optimizer: Optimizer, trial: Trial, outcome: Outcome) -> Trial:
+    """Record an outcome and return the trial as it is then. May be done twice."""
     try:
-        if failure is not None:
-            return optimizer.tell(trial, failed=failure)
-        if evaluation.pruned is not None:
-            return optimizer.tell(trial, pruned=evaluation.pruned)
-        return optimizer.tell(trial, value)
+        return optimizer.tell(trial, outcome.value, failed=outcome.failed, pruned=outcome.pruned)
     except TrialAlreadyTold:
         # By somebody else meanwhile, and the first outcome counts.
         return optimizer.storage.trial(optimizer.study, trial.number)

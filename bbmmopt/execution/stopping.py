@@ -5,12 +5,13 @@ from __future__ import annotations
 import math
 import numbers
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from bbmmopt.problem import Problem
-from bbmmopt.trial import Trial, TrialState
+from bbmmopt.study.tally import Tally
+from bbmmopt.trial import Trial
 
 if TYPE_CHECKING:
     # Elsewhere imported where it is used: it needs torch, and worker processes read this file.
@@ -21,12 +22,12 @@ class StopRule(ABC):
     """When a run should start no more trials."""
 
     @abstractmethod
-    def reason(self, optimizer: Optimizer, trials: Sequence[Trial]) -> str | None:
+    def reason(self, optimizer: Optimizer, tally: Tally) -> str | None:
         """Why to stop, in words with numbers; None to go on.
 
         Args:
             optimizer: The study.
-            trials: Its trials as they are now, by number.
+            tally: How far it has come.
         """
 
     def check(self, objectives: int, perturbed: bool) -> None:
@@ -59,9 +60,9 @@ class Target(StopRule):
     def __post_init__(self) -> None:
         _check_number("Target", "value", self.value)
 
-    def reason(self, optimizer: Optimizer, trials: Sequence[Trial]) -> str | None:
+    def reason(self, optimizer: Optimizer, tally: Tally) -> str | None:
         problem = optimizer.problem
-        best = problem.best_of(trials)
+        best = tally.best
         if best is None or _gain(problem, self.value, best.value) < 0:
             return None
         return f"target {self.value:g} reached: {_best(problem, best)}"
@@ -89,16 +90,13 @@ class Patience(StopRule):
                 f"Patience: min_improvement must be at least 0; got {self.min_improvement!r}."
             )
 
-    def reason(self, optimizer: Optimizer, trials: Sequence[Trial]) -> str | None:
-        problem, best, since = optimizer.problem, None, 0
-        for trial in trials:
-            if not trial.state.finished:
-                continue
-            since += 1
-            if problem.best_of([trial]) is None:
-                continue
-            if best is None or _gain(problem, best.value, trial.value) > self.min_improvement:
-                best, since = trial, 0
+    def reason(self, optimizer: Optimizer, tally: Tally) -> str | None:
+        # What counts as an improvement is a record: nothing before it can have been as good.
+        problem, best = optimizer.problem, None
+        for record in tally.records:
+            if best is None or _gain(problem, best.value, record.value) > self.min_improvement:
+                best = record
+        since = tally.ended if best is None else tally.ended_after(best.number)
         if since < self.trials:
             return None
         if best is None:
@@ -127,9 +125,9 @@ class TotalTrials(StopRule):
     def check(self, objectives: int, perturbed: bool) -> None:
         """Any problem will do."""
 
-    def reason(self, optimizer: Optimizer, trials: Sequence[Trial]) -> str | None:
-        ended = sum(trial.state.finished for trial in trials)
-        return f"all {self.n} trials of the study done" if ended >= self.n else None
+    def reason(self, optimizer: Optimizer, tally: Tally) -> str | None:
+        done = tally.ended >= self.n
+        return f"all {self.n} trials of the study done" if done else None
 
 
 @dataclass(frozen=True)
@@ -166,10 +164,9 @@ class RemainingImprovement(StopRule):
                 "varied parameters give. Stop by n_trials, timeout or TotalTrials."
             )
 
-    def reason(self, optimizer: Optimizer, trials: Sequence[Trial]) -> str | None:
+    def reason(self, optimizer: Optimizer, tally: Tally) -> str | None:
         after = optimizer.settings["n_start"] + _AFTER_START if self.after is None else self.after
-        complete = sum(trial.state == TrialState.COMPLETE for trial in trials)
-        if complete < after:
+        if tally.complete < after:
             return None
         left = optimizer.remaining_improvement()
         if left >= self.below:

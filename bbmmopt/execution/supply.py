@@ -42,6 +42,7 @@ class Supply:
 
     def __init__(self, optimizer: Optimizer, plan: Plan, worker: str) -> None:
         self._optimizer, self._plan, self._worker = optimizer, plan, worker
+        self._handed: set[int] = set()
         self._left_behind = self._orphans()
         self._looked = time.monotonic()
         self._ahead: Trial | None = None
@@ -56,13 +57,19 @@ class Supply:
             SpaceExhausted: If every point of a finite space was tried.
         """
         self._prepared = False
+        trial = self._find()
+        if trial is not None:
+            self._handed.add(trial.number)
+        return trial
+
+    def _find(self) -> Trial | None:
         while trial := self._next_orphan():
             taken = self._optimizer.take_over(trial, worker=self._worker, lease=self._plan.lease)
             if taken is not None:
                 return taken
         found = self._optimizer.claim(worker=self._worker, lease=self._plan.lease)
         while found is None:
-            if self._plan.total < math.inf and len(self._optimizer.trials) >= self._plan.total:
+            if self._all_made():
                 return None
             suggested, self._ahead = self._ahead or self._suggest(), None
             if suggested.number >= self._plan.total:
@@ -77,14 +84,17 @@ class Supply:
             return False
         from bbmmopt.optimizer import SpaceExhausted
 
-        self._prepared = True
-        if self._plan.total < math.inf and len(self._optimizer.trials) >= self._plan.total:
-            return False
         try:
-            self._ahead = self._ahead or self._suggest()
+            if self._ahead is None and not self._all_made():
+                self._ahead = self._suggest()
         except SpaceExhausted:
-            return False  # as it may not be any more when the next trial is due
-        return True
+            pass  # as it may not be any more when the next trial is due
+        self._prepared = True
+        return self._ahead is not None
+
+    def _all_made(self) -> bool:
+        """Whether the study has all the trials that it may have."""
+        return self._plan.total < math.inf and self._optimizer.tally.total >= self._plan.total
 
     def took(self, seconds: float) -> None:
         """Take note of how long a trial took."""
@@ -118,5 +128,13 @@ class Supply:
         return self._left_behind.pop(0) if self._left_behind else None
 
     def _orphans(self) -> list[Trial]:
-        """The running trials of runs on this machine that have ended."""
-        return [trial for trial in self._optimizer.running if is_gone(trial.worker)]
+        """The running trials of runs on this machine that have ended.
+
+        And of this run, if a server wrote them and could not say so any more.
+        """
+        return [
+            trial
+            for trial in self._optimizer.running
+            if is_gone(trial.worker)
+            or (trial.worker == self._worker and trial.number not in self._handed)
+        ]

@@ -6,6 +6,7 @@ follow the name of the thing at fault: "parameter 'C': ".
 
 import difflib
 import math
+import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -40,7 +41,8 @@ def no_number(value: Any) -> bool:
     kind = getattr(getattr(value, "dtype", None), "kind", "")
     return (
         kind in ("m", "M")
-        or bool(np.ma.is_masked(value))
+        # Whoever made a masked element has loaded numpy.ma; loading it takes longer than telling.
+        or ("numpy.ma" in sys.modules and bool(np.ma.is_masked(value)))
         or getattr(value, "is_meta", False) is True
     )
 

@@ -74,6 +74,11 @@ class Storage(ABC):
     def address(self) -> str | None:
         """What `open_storage` opens it by in another process; None if none can."""
 
+    @property
+    def busy_timeout(self) -> float:
+        """Seconds to wait for what may be over soon: others who write, a server's restart."""
+        return 0.0
+
     @abstractmethod
     def clock(self) -> float:
         """Seconds since 1970 by the clock that leases go by, which nobody sets while they last.

@@ -102,6 +102,10 @@ class SQLStorage(Storage):
     def address(self) -> str:
         return self._database.url.render_as_string(hide_password=False)
 
+    @property
+    def busy_timeout(self) -> float:
+        return self._database.busy_timeout
+
     def clock(self) -> float:
         if self._database.is_sqlite:
             return self._clock()

@@ -92,9 +92,9 @@ class _Now:
         self._pending = self._rows(np.concatenate([running, waiting]))
         pruned = told.of(TrialState.PRUNED)
         self._forecasts = self._forecast(pruned, curves)
-        foretold = np.isin(pruned, list(self._forecasts))
         self.known, self.without = self._complete, self._failed
         if len(pruned):
+            foretold = np.isin(pruned, list(self._forecasts))
             self.known = self._ordered(self._complete, pruned[foretold])
             self.without = self._ordered(self._failed, pruned[~foretold])
 

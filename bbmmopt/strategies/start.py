@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+from copy import copy
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
 import numpy as np
 import torch
+from torch.quasirandom import SobolEngine
 
 from bbmmopt.search import Domain, Region, SpaceExhausted
 from bbmmopt.space import Space
@@ -47,10 +50,7 @@ class SpaceFilling:
             if domain.unseen(x)[0]:
                 return Proposal(x[0], {"phase": "space-filling", "point": "centre"})
         digest = hashlib.blake2b(f"{request.seed}/sobol".encode(), digest_size=8).digest()
-        engine = torch.quasirandom.SobolEngine(
-            d, scramble=True, seed=int.from_bytes(digest) % 2**62
-        )
-        engine.fast_forward(request.number)
+        engine = _sobol(d, int.from_bytes(digest) % 2**62, request.number)
         # A point that was seen is passed over, for the next unseen one further on.
         for block in (1, 64, 4096, 65536):
             X = domain.place(engine.draw(block, dtype=torch.float64).numpy())
@@ -63,6 +63,19 @@ class SpaceFilling:
             "no unseen point was found among 69,697 of the Sobol sequence; the part of the space "
             "that is left free seems to be used up. Widen the space or fix fewer parameters."
         )
+
+
+@lru_cache(maxsize=16)
+def _beginning(d: int, seed: int) -> SobolEngine:
+    """A sequence at its beginning. To scramble one takes longer than all the rest of a proposal."""
+    return SobolEngine(d, scramble=True, seed=seed)
+
+
+def _sobol(d: int, seed: int, number: int) -> SobolEngine:
+    """The sequence of a seed from a number on."""
+    engine = copy(_beginning(d, seed))
+    engine.quasi = engine.quasi.clone()  # it moves in place
+    return engine.fast_forward(number)
 
 
 def _feasible(domain: Domain, request: Request) -> Proposal:

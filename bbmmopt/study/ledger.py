@@ -7,8 +7,10 @@ from dataclasses import replace
 import numpy as np
 
 from bbmmopt.former import Former
+from bbmmopt.problem import Problem
 from bbmmopt.storage import Storage
 from bbmmopt.study.reporting import StudyReporter
+from bbmmopt.study.tally import Tally
 from bbmmopt.trial import Trial, TrialState
 
 
@@ -62,6 +64,7 @@ class Ledger:
         self._handed_out: set[int] = set()
         self.trials: dict[int, Trial] = {}
         self._news: set[int] = set()
+        self._tally: Tally | None = None
         self.next_number = 0
         self.pruned = 0
 
@@ -106,6 +109,8 @@ class Ledger:
         self.pruned += trial.state == TrialState.PRUNED
         self.pruned -= before is not None and before.state == TrialState.PRUNED
         self.trials[number] = trial
+        if self._tally is not None:
+            self._tally.take(before, trial)
         self._news.add(number)
         self.next_number = max(self.next_number, number + 1)
         if trial.state == TrialState.RUNNING:
@@ -137,6 +142,14 @@ class Ledger:
     def running(self) -> list[Trial]:
         """The running trials by number."""
         return [self.trials[number] for number in sorted(self._running)]
+
+    def tally(self, problem: Problem) -> Tally:
+        """How far the study has come, by this problem; from now on in step with the trials."""
+        if self._tally is None:
+            self._tally = Tally(problem)
+            for trial in self.in_order():
+                self._tally.take(None, trial)
+        return self._tally
 
     def in_order(self) -> list[Trial]:
         """All trials by number."""

@@ -33,6 +33,7 @@ from bbmmopt.study.settings import (
     checked_seed,
     with_defaults,
 )
+from bbmmopt.study.tally import Tally
 from bbmmopt.study.warm_start import WarmStart, take_along
 from bbmmopt.trial import Trial, TrialState, UnknownTrial
 
@@ -122,8 +123,8 @@ class StoredStudy:
         self._generation = record.generation
         self._lock = threading.RLock()
         self._reporter = StudyReporter(self.storage, record)
+        # Trials are read when somebody looks or asks: to tell one of 100,000 needs none of them.
         self._ledger = Ledger(self.storage, study, self._former, record.generation, self._reporter)
-        self._ledger.sync()
         if warm_start is not None:
             self._take_along(record, warm_start, former)
 
@@ -158,7 +159,7 @@ class StoredStudy:
 
     def __repr__(self) -> str:
         objectives = ", ".join(f"{o.direction} {o.name}" for o in self.problem.objectives)
-        count = len(self._ledger.trials)
+        count = len(self.trials)
         return f"{type(self).__name__}({objectives}; {count} trials, study {self.study!r})"
 
     def __enter__(self) -> Self:
@@ -212,6 +213,13 @@ class StoredStudy:
             return self._ledger.running()
 
     @property
+    def tally(self) -> Tally:
+        """How far the study has come, trials of other processes included, without a list of all."""
+        with self._lock:
+            self._ledger.sync(revised=True)
+            return self._ledger.tally(self.problem)
+
+    @property
     def best(self) -> Trial:
         """The complete, feasible trial with the best observed value.
 
@@ -256,7 +264,12 @@ class StoredStudy:
 
         Args:
             since: Only what came after this revision.
+
+        Raises:
+            TypeError: If it is no integer.
         """
+        if not is_integer(since):
+            raise TypeError(f"since must be an integer, a revision; got {since!r}.")
         return self.storage.events(self.study, since)
 
     # ------------------------------------------------------------------------------ inside
@@ -266,9 +279,7 @@ class StoredStudy:
     ) -> None:
         """Add the results of another study; see `Optimizer`."""
         source = (given.storage, given.study) if isinstance(given, StoredStudy) else given
-        trials = self._ledger.in_order()
-        take_along(self.storage, record, self.problem, trials, source, former)
-        self._ledger.sync()
+        take_along(self.storage, record, self.problem, self.trials, source, former)
 
     def _number(self, trial: Trial | int) -> int:
         number = trial.number if isinstance(trial, Trial) else trial

@@ -283,7 +283,12 @@ class Study(StoredStudy):
         Returns:
             Whether the trial is still this worker's: False if it has ended, or somebody took it
             over. A result may be told all the same, and counts if it is the first.
+
+        Raises:
+            UnknownTrial: If there is no such trial.
         """
+        if not isinstance(trial, Trial):
+            raise TypeError(f"renew needs the Trial that ask returned; got {trial!r}.")
         return self.storage.renew(self.study, trial.number, worker=trial.worker)
 
     def log_retry(self, trial: Trial | int, reason: str) -> None:

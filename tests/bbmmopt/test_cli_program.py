@@ -4,8 +4,8 @@ import json
 import os
 import subprocess
 import sys
+import textwrap
 import tomllib
-from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -127,7 +127,39 @@ def program(
 def test_the_entry_point_is_the_command():
     scripts = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["scripts"]
     module, name = scripts["bbmmopt"].split(":")
-    assert getattr(import_module(module), name) is main
+    done = subprocess.run(
+        [sys.executable, "-c", f"from {module} import {name}; {name}()", "--version"],
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.startswith("bbmmopt, version ")
+
+
+@pytest.mark.parametrize("module", ["bbmmopt.cli.commands", "numpy", "sqlalchemy"])
+def test_ctrl_c_while_the_program_is_still_being_loaded_is_no_traceback_either(module):
+    code = f"""
+    import sys
+    from bbmmopt.__main__ import main
+
+    class Pressed:
+        def find_spec(self, name, path=None, target=None):
+            if name == {module!r}:
+                raise KeyboardInterrupt
+
+    sys.meta_path.insert(0, Pressed())
+    sys.argv = ["bbmmopt", "studies", "study.db"]
+    main()
+    """
+    create()
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(code)],
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+    )
+    assert (done.returncode, done.stdout, done.stderr.strip()) == (130, "", "Interrupted.")
 
 
 def test_as_a_program_it_asks_and_is_told():
@@ -172,6 +204,23 @@ def test_nothing_but_asking_waits_for_torch_wait_for_torch(arguments):
     imported = {text.rpartition("|")[2].strip() for text in done.stderr.splitlines()}
     assert "bbmmopt.cli.commands" in imported
     assert not imported & {"torch", "scipy", "matplotlib"}
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["show", "study.db", "0", "--json"],
+        ["report", "study.db", "3", "1", "0.5"],
+        ["tell", "study.db", "3", "0.5"],
+        ["enqueue", "study.db", "--param", "C=1", "--param", "kernel=rbf"],
+    ],
+)
+@pytest.mark.usefixtures("a_run")
+def test_what_a_script_calls_loads_neither_tables_nor_masked_arrays(arguments):
+    done = program(*arguments, python=("-X", "importtime"))
+    assert done.returncode == 0
+    imported = {text.rpartition("|")[2].strip() for text in done.stderr.splitlines()}
+    assert not imported & {"rich", "numpy.ma"}
 
 
 def test_a_reader_that_goes_away_leaves_no_traceback(a_run):

@@ -16,6 +16,16 @@ pytestmark = pytest.mark.usefixtures("in_an_empty_directory")
 # Creating
 # --------------------------------------------------------------------------------------
 
+
+def test_a_study_that_is_there_with_another_space_says_what_a_shell_can_do():
+    create()
+    said = refused(
+        2, "create", "study.db", "--minimize", "loss", "--space", '{"x": {"real": [-5, 6]}}'
+    )
+    assert "parameter 'x': high was 5.0 and is now 6.0." in said
+    assert "In a shell: bbmmopt extend, --study NAME, --warm-start." in said
+
+
 EVERYTHING = Space(
     {
         "C": Real(1e-3, 1e3, log=True),

@@ -34,7 +34,7 @@ from bbmmopt.execution import owners as owners_module
 from bbmmopt.execution import processes, run
 from bbmmopt.execution.owners import is_gone, own_name
 from bbmmopt.storage import MemoryStorage
-from tests.bbmmopt.programs import started
+from tests.bbmmopt.programs import forked, started
 
 # --------------------------------------------------------------------------------------
 # Signals
@@ -236,7 +236,7 @@ def test_a_second_ctrl_c_ends_the_process_whatever_is_under_way(
 
 
 def test_a_trial_whose_worker_is_ended_with_the_run_is_not_failed(tmp_path: Path) -> None:
-    with started(script(tmp_path, BLOCK, n_trials=8, executor="processes")) as process:
+    with forked(script(tmp_path, BLOCK, n_trials=8, executor="processes")) as process:
         wait_for(tmp_path / "there")
         os.killpg(process.pid, signal.SIGTERM)  # as systemd and Slurm do: to all of them
         output, _ = process.communicate(timeout=LONG)
@@ -264,7 +264,7 @@ def test_a_run_that_was_killed_resumes_exactly_where_it_was(
     kill = f"number == {at} and os.kill({{pid}}, signal.SIGKILL)"
     pid = "os.getpid()" if executor == "threads" else "os.getppid()"
     options = {"n_trials": 9, "executor": executor}
-    with started(script(tmp_path, kill.format(pid=pid), **options)) as process:
+    with forked(script(tmp_path, kill.format(pid=pid), **options)) as process:
         process.communicate(timeout=LONG)
     assert process.returncode == -signal.SIGKILL
     assert [t.state for t in stored(tmp_path)] == ["complete"] * at + ["running"]
@@ -280,12 +280,11 @@ def test_a_run_that_was_killed_resumes_exactly_where_it_was(
 
 def test_workers_end_when_their_parent_is_killed(tmp_path: Path) -> None:
     path = script(tmp_path, BLOCK.replace("3", "0"), n_trials=4, executor="processes")
-    with started(path) as process:
+    with forked(path) as process:
         wait_for(tmp_path / "there")
         (pid,) = (int(file.stem) for file in tmp_path.glob("*.pid"))
         os.kill(pid, 0)
-        process.kill()
-        process.wait()
+        os.kill(process.pid, signal.SIGKILL)
         give_up = time.monotonic() + LONG / 2  # before the objective gives up by itself
         while Path(f"/proc/{pid}").exists() and _state(pid) != "Z":
             assert time.monotonic() < give_up, "the worker is still there"
@@ -301,7 +300,7 @@ def _state(pid: int) -> str:
 
 def test_trials_of_a_living_run_and_of_people_are_left_alone(tmp_path: Path) -> None:
     path = script(tmp_path, BLOCK.replace("3", "1"), n_trials=3)
-    with started(path) as process:
+    with forked(path) as process:
         wait_for(tmp_path / "there")
         with Optimizer.open(tmp_path / "study.db") as person:
             person.ask()

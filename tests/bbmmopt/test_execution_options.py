@@ -1,6 +1,7 @@
 """Options of a study that minimize() and maximize() take: they do what they do to an Optimizer."""
 
 import inspect
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -179,6 +180,8 @@ def test_what_an_optimizer_refuses_is_refused_before_anything_is_stored(
 def test_an_unknown_option_is_named_with_the_call() -> None:
     with pytest.raises(TypeError, match=r"^maximize\(\) got an unexpected keyword argument 'foo'"):
         quiet(maximize, foo=1)
+    with pytest.raises(TypeError, match=r"'n_trails'\. Did you mean 'n_trials'\?"):
+        quiet(n_trails=1)
 
 
 def test_going_on_with_another_option_is_refused() -> None:
@@ -187,3 +190,13 @@ def test_going_on_with_another_option_is_refused() -> None:
     assert quiet(storage=storage).optimizer.settings["prior"]  # what is left out is as it was
     with pytest.raises(StudyDiffers, match="cost: was None"):
         quiet(storage=storage, cost="seconds")
+
+
+def test_a_script_from_stdin_is_told_that_processes_cannot_import_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys.modules["__main__"], "__file__", "<stdin>")  # as `python < script.py`
+    path = tmp_path / "study.db"
+    with pytest.raises(RuntimeError, match="this script came by stdin"):
+        quiet(executor="processes", storage=path)
+    assert not path.exists()

@@ -8,23 +8,20 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from objectives import LONG, SPACE, bowl, quiet, states, wait_for
+from objectives import (
+    LONG,
+    SPACE,
+    bowl,
+    gives_up_above_zero,
+    quiet,
+    reports,
+    states,
+    wait_for,
+    waits_for_the_other,
+)
 
 from bbmmopt import Categorical, Optimizer, Space, Trial, TrialPruned
 from bbmmopt.execution import minimize
-
-
-def reports(x: float, y: float, *, trial: Trial) -> float:
-    for step in range(3):
-        trial.report(step, bowl(x, y) + 1.0 / (step + 1))
-    return bowl(x, y)
-
-
-def gives_up_above_zero(x: float, y: float, trial: Trial) -> float:
-    trial.report(0, x)
-    if x > 0:
-        raise TrialPruned(f"x is {x}")
-    return x
 
 
 def expected_curves(result: Any) -> dict[int, dict[int, float]]:
@@ -121,16 +118,6 @@ def test_reports_from_processes_need_a_storage_that_they_can_reach(kind: str) ->
         with pytest.raises(ValueError, match=r'give storage="study.db"'):
             quiet(objective=reports, executor=executor)
         assert optimizer.trials == []
-
-
-def waits_for_the_other(x: float, y: float, trial: Trial, folder: str) -> float:
-    """Two at a time: the first one ends when told to stop, which the second one's telling does."""
-    (Path(folder) / f"{trial.number}.here").touch()
-    if trial.number == 0:
-        wait_for(Path(folder) / "told")
-        assert trial.should_stop()
-        raise TrialPruned("told by somebody else")
-    return bowl(x, y)
 
 
 def test_a_running_trial_sees_in_its_process_what_happened_to_it_elsewhere(tmp_path: Path) -> None:

@@ -7,7 +7,6 @@ import math
 import multiprocessing
 import os
 import signal
-import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
@@ -15,7 +14,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from objectives import SPACE, Nth, bowl, dies_first, params, quiet, states
+from objectives import (
+    SPACE,
+    Nth,
+    bowl,
+    dies_first,
+    hangs_first,
+    params,
+    press_and_hang,
+    quiet,
+    states,
+)
 
 from bbmmopt import ExecutorBroken, Optimizer, Target, TrialState
 from bbmmopt.execution import processes, run
@@ -140,17 +149,6 @@ def test_after_ctrl_c_what_is_to_be_run_again_is_left_to_the_next_run() -> None:
 # --------------------------------------------------------------------------------------
 
 
-def hangs_first(x: float, y: float, folder: str) -> float:
-    """The first call, of all processes, never returns."""
-    try:
-        (Path(folder) / "first").touch(exist_ok=False)
-    except FileExistsError:
-        return bowl(x, y)
-    (Path(folder) / str(os.getpid())).touch()
-    while True:
-        time.sleep(1.0)
-
-
 @pytest.mark.parametrize(("workers", "retries"), [(1, 0), (1, 1), (2, 0)])
 def test_a_trial_that_takes_too_long_is_ended_with_its_process(
     tmp_path: Path, workers: int, retries: int
@@ -199,12 +197,6 @@ def test_a_result_that_comes_while_its_worker_is_killed_counts() -> None:
     job = processes._Job(Child(), b"", limit=0.0)  # pyright: ignore[reportArgumentType]
     assert job.done()
     assert job.result() is value
-
-
-def press_and_hang(x: float, y: float) -> float:
-    os.kill(os.getppid(), signal.SIGINT)
-    while True:
-        time.sleep(1.0)
 
 
 def test_a_trial_that_hangs_does_not_hold_up_the_end_after_ctrl_c() -> None:

@@ -20,11 +20,16 @@ from bbmmopt import (
 from bbmmopt.execution import maximize, run
 from bbmmopt.problem import Problem
 from bbmmopt.storage import MemoryStorage
+from bbmmopt.study.tally import Tally
+
+LIMIT = 30.0  # seconds after which a run that no rule has stopped ends all the same
+OPEN: dict[str, Any] = {"n_trials": None, "timeout": LIMIT}
 
 
 def study(values: list[float | None], direction: str = "minimize") -> tuple[Any, list[Trial]]:
     """A study of trials with these values; None is a failed one."""
-    problem = Problem.make(SPACE, **{direction: "value"})
+    kind: dict[str, Any] = {direction: "value"}
+    problem = Problem.make(SPACE, **kind)
     trials = [
         Trial(k, {"x": 0.0, "y": 0.0}, TrialState.FAILED)
         if value is None
@@ -32,6 +37,14 @@ def study(values: list[float | None], direction: str = "minimize") -> tuple[Any,
         for k, value in enumerate(values)
     ]
     return SimpleNamespace(problem=problem, settings={"n_start": 3}), trials
+
+
+def tally(optimizer: Any, trials: list[Trial]) -> Tally:
+    """How far a study of these trials has come."""
+    found = Tally(optimizer.problem)
+    for trial in trials:
+        found.take(None, trial)
+    return found
 
 
 # --------------------------------------------------------------------------------------
@@ -54,18 +67,18 @@ def test_a_target_is_reached_by_the_best(
     direction: str, target: float, values: list[float | None], reached: bool
 ) -> None:
     optimizer, trials = study(values, direction)
-    reason = Target(target).reason(optimizer, trials)
+    reason = Target(target).reason(optimizer, tally(optimizer, trials))
     assert (reason is not None) is reached
 
 
 def test_a_target_must_be_reached_where_the_constraints_hold() -> None:
     problem = Problem.make(SPACE, minimize="value", constraints="c")
-    optimizer = SimpleNamespace(problem=problem)
+    optimizer: Any = SimpleNamespace(problem=problem)
     point = {"x": 0.0, "y": 0.0}
     broken = Trial(0, point, TrialState.COMPLETE, values={"value": 0.1}, constraints={"c": 1.0})
     kept = Trial(1, point, TrialState.COMPLETE, values={"value": 0.2}, constraints={"c": -1.0})
-    assert Target(0.3).reason(optimizer, [broken]) is None  # pyright: ignore[reportArgumentType]
-    reason = Target(0.3).reason(optimizer, [broken, kept])  # pyright: ignore[reportArgumentType]
+    assert Target(0.3).reason(optimizer, tally(optimizer, [broken])) is None
+    reason = Target(0.3).reason(optimizer, tally(optimizer, [broken, kept]))
     assert reason == "target 0.3 reached: value 0.2 (trial 1)"
 
 
@@ -101,7 +114,7 @@ def test_patience_counts_trials_since_the_last_improvement(
 ) -> None:
     optimizer, trials = study(values, direction)
     waiting = [Trial(99, {"x": 0.0, "y": 0.0})] * 9  # these do not count
-    reason = Patience(3, least).reason(optimizer, trials + waiting)
+    reason = Patience(3, least).reason(optimizer, tally(optimizer, trials + waiting))
     sign = 1.0 if direction == "minimize" else -1.0
     assert (reason is not None) is patient(values, 3, least, sign)
 
@@ -109,19 +122,23 @@ def test_patience_counts_trials_since_the_last_improvement(
 def test_the_total_counts_what_has_ended() -> None:
     optimizer, trials = study([1.0, None, 2.0])
     trials.append(Trial(3, {"x": 0.0, "y": 0.0}))
-    assert TotalTrials(4).reason(optimizer, trials) is None
-    assert TotalTrials(3).reason(optimizer, trials) == "all 3 trials of the study done"
+    assert TotalTrials(4).reason(optimizer, tally(optimizer, trials)) is None
+    assert (
+        TotalTrials(3).reason(optimizer, tally(optimizer, trials))
+        == "all 3 trials of the study done"
+    )
 
 
 def test_the_model_is_asked_after_the_start_only() -> None:
     optimizer, trials = study([1.0] * 12)
+    so_far = tally(optimizer, trials)
     optimizer.remaining_improvement = lambda: pytest.fail("too early")
-    assert RemainingImprovement(0.1).reason(optimizer, trials) is None  # 13 are needed
-    assert RemainingImprovement(0.1, after=13).reason(optimizer, trials) is None
+    assert RemainingImprovement(0.1).reason(optimizer, so_far) is None  # 13 are needed
+    assert RemainingImprovement(0.1, after=13).reason(optimizer, so_far) is None
     optimizer.remaining_improvement = lambda: 0.1
-    assert RemainingImprovement(0.1, after=12).reason(optimizer, trials) is None
+    assert RemainingImprovement(0.1, after=12).reason(optimizer, so_far) is None
     optimizer.remaining_improvement = lambda: 0.0999
-    assert "0.0999 is expected" in (RemainingImprovement(0.1, 12).reason(optimizer, trials) or "")
+    assert "0.0999 is expected" in (RemainingImprovement(0.1, 12).reason(optimizer, so_far) or "")
 
 
 # --------------------------------------------------------------------------------------
@@ -130,7 +147,7 @@ def test_the_model_is_asked_after_the_start_only() -> None:
 
 
 def test_a_run_ends_at_its_target_and_says_which_trial_reached_it() -> None:
-    result = quiet(n_trials=None, stop=Target(0.3))
+    result = quiet(**OPEN, stop=Target(0.3))
     values = [t.value for t in result.trials]
     assert [v <= 0.3 for v in values] == [False] * (len(values) - 1) + [True]
     last = result.trials[-1]
@@ -145,14 +162,14 @@ def test_a_run_ends_at_its_target_and_says_which_trial_reached_it() -> None:
 
 def test_a_target_that_was_reached_starts_nothing() -> None:
     storage = MemoryStorage()
-    quiet(n_trials=None, stop=Target(0.3), storage=storage)
-    again = quiet(n_trials=None, stop=Target(0.3), storage=storage)
+    quiet(**OPEN, stop=Target(0.3), storage=storage)
+    again = quiet(**OPEN, stop=Target(0.3), storage=storage)
     assert again.trials == ()
     assert again.stopped.startswith("target 0.3 reached: ")
 
 
 def test_the_first_rule_to_say_stop_counts() -> None:
-    result = quiet(n_trials=None, stop=[Target(-1.0), TotalTrials(9), TotalTrials(5)])
+    result = quiet(**OPEN, stop=[Target(-1.0), TotalTrials(9), TotalTrials(5)])
     assert states(result) == ["complete"] * 5
     assert result.stopped == "all 5 trials of the study done, after 5 trials"
     assert result.optimizer.settings["budget"] == 5
@@ -161,8 +178,8 @@ def test_the_first_rule_to_say_stop_counts() -> None:
 def test_a_run_goes_on_to_the_total_of_the_study() -> None:
     storage = MemoryStorage()
     quiet(n_trials=3, storage=storage)
-    assert quiet(n_trials=None, stop=TotalTrials(5), storage=storage).n_complete == 2
-    assert quiet(n_trials=None, stop=TotalTrials(5), storage=storage).trials == ()
+    assert quiet(**OPEN, stop=TotalTrials(5), storage=storage).n_complete == 2
+    assert quiet(**OPEN, stop=TotalTrials(5), storage=storage).trials == ()
     assert len(Optimizer.open(storage).trials) == 5
 
 
@@ -171,7 +188,9 @@ def test_what_is_in_line_counts_towards_the_total_and_is_run(workers: int) -> No
     optimizer = Optimizer(SPACE, minimize="value", seed=0)
     for x in (0.1, 0.2):
         optimizer.enqueue({"x": x, "y": 0.5})
-    result = run(optimizer, bowl, stop=TotalTrials(5), workers=workers, progress=False)
+    result = run(
+        optimizer, bowl, stop=TotalTrials(5), workers=workers, progress=False, timeout=LIMIT
+    )
     assert states(result) == ["complete"] * 5
     assert [t.params["x"] for t in result.trials[:2]] == [0.1, 0.2]
     assert len(optimizer.trials) == 5
@@ -188,14 +207,14 @@ class Overtaken(Optimizer):
 
 def test_the_last_trial_of_a_total_is_not_made_twice() -> None:
     optimizer = Overtaken(SPACE, minimize="value", seed=0)
-    result = run(optimizer, bowl, stop=TotalTrials(2), progress=False)
+    result = run(optimizer, bowl, stop=TotalTrials(2), progress=False, timeout=LIMIT)
     assert [t.number for t in result.trials] == [0]
     assert len(optimizer.trials) == 2
     assert result.stopped == "all 2 trials of the study done, after 1 trials"
 
 
 def test_patience_ends_a_run_of_failures() -> None:
-    result = quiet(objective=lambda x, y: 1 / 0, n_trials=None, stop=Patience(4))
+    result = quiet(objective=lambda x, y: 1 / 0, **OPEN, stop=Patience(4))
     assert states(result) == ["failed"] * 4
     assert "none of them complete" in result.stopped
 
@@ -274,5 +293,5 @@ def test_rules_that_do_not_suit_are_refused_before_anything_is_stored(
 
 
 def test_a_rule_that_suits_several_objectives_is_taken() -> None:
-    options = {"name": ["a", "b"], "n_trials": None, "stop": TotalTrials(3)}
+    options = {"name": ["a", "b"], "stop": TotalTrials(3)} | OPEN
     assert quiet(objective=lambda x, y: {"a": x, "b": y}, **options).n_complete == 3

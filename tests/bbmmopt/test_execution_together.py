@@ -5,7 +5,6 @@ Nothing depends on how fast anything is: files and signals force the order; coun
 
 import os
 import signal
-import subprocess
 import textwrap
 from collections import Counter
 from collections.abc import Iterator
@@ -21,7 +20,7 @@ from bbmmopt.execution import run
 from bbmmopt.execution.leases import Leases
 from bbmmopt.execution.owners import is_here, own_name
 from bbmmopt.storage import MemoryStorage
-from tests.bbmmopt.programs import started
+from tests.bbmmopt.programs import Forked, forked
 
 SCRIPT = """
     import os, signal, socket, sys, time
@@ -57,7 +56,7 @@ SCRIPT = """
         wait_for("go")
         result = minimize(
             objective, space, seed=1, n_start=30, storage=str(FOLDER / "study.db"),
-            stop=TotalTrials({total}), progress=False, **{options!r}
+            stop=TotalTrials({total}), timeout=60.0, progress=False, **{options!r}
         )
         print(len(result.trials), result.stopped)
         result.optimizer.close()
@@ -67,7 +66,7 @@ SCRIPT = """
 @contextmanager
 def together(
     folder: Path, *names: str, body: str = "", total: int = 20, elsewhere: str = "-", **options: Any
-) -> Iterator[list[subprocess.Popen[str]]]:
+) -> Iterator[list[Forked]]:
     """Processes of these names that begin at the same time."""
     path = folder / "script.py"
     text = textwrap.dedent(SCRIPT)
@@ -77,7 +76,7 @@ def together(
         )
     )
     with ExitStack() as stack:
-        processes = [stack.enter_context(started(path, name)) for name in names]
+        processes = [stack.enter_context(forked(path, name)) for name in names]
         for name in names:
             wait_for(folder / f"{name}.ready")
         (folder / "go").touch()
@@ -91,7 +90,7 @@ def ends(name: str, how: str) -> str:
     return f'NAME == "{name}" and calls == 2 and ({sends}) or wait_unless("{name}", "there")'
 
 
-def ended(process: subprocess.Popen[str]) -> int:
+def ended(process: Forked) -> int:
     """How many trials a process says it ran."""
     output, errors = process.communicate(timeout=LONG)
     assert process.returncode == 0, errors
@@ -241,7 +240,7 @@ def test_a_total_does_not_wait_for_people(capfd: pytest.CaptureFixture[str]) -> 
     storage = MemoryStorage()
     with Optimizer(SPACE, minimize="value", storage=storage, seed=1, budget=5) as person:
         person.ask(worker="alice")
-        result = quiet(n_trials=None, stop=TotalTrials(5), storage=storage)
+        result = quiet(n_trials=None, stop=TotalTrials(5), timeout=LONG, storage=storage)
         assert states(result) == ["complete"] * 4
         assert [t.state for t in person.trials] == ["running"] + ["complete"] * 4
         assert result.stopped == "all trials of the study are begun, 1 by others, after 4 trials"

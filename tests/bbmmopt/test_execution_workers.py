@@ -8,6 +8,7 @@ import os
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from functools import partial
+from multiprocessing import connection
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,8 @@ from objectives import (
 )
 
 from bbmmopt import Categorical, ExecutorBroken, Optimizer, Space, TrialState
-from bbmmopt.execution import minimize, run
+from bbmmopt.execution import minimize, processes, run
+from bbmmopt.execution.workers import WorkerDied
 
 
 class Job:
@@ -159,6 +161,29 @@ def test_a_worker_that_died_is_replaced(tmp_path: Path) -> None:
 def test_a_worker_that_always_dies_does_not_end_the_run() -> None:
     result = quiet(objective=exits, executor="processes", n_trials=3)
     assert states(result) == ["failed"] * 3
+
+
+@pytest.mark.parametrize("how_many", [1, 2])
+def test_a_worker_that_dies_while_it_starts_ends_the_run_only_if_all_do(
+    monkeypatch: pytest.MonkeyPatch, how_many: int
+) -> None:
+    started: list[Any] = []
+
+    class Mortal(processes._Child):
+        def __init__(self, payload: bytes) -> None:
+            super().__init__(payload)
+            started.append(self.process.pid)
+            if len(started) <= how_many:
+                self.process.kill()
+                connection.wait([self.process.sentinel])
+
+    monkeypatch.setattr(processes, "_Child", Mortal)
+    if how_many == 2:
+        with pytest.raises(WorkerDied, match=r"SIGKILL.*It was starting"):
+            quiet(executor="processes", workers=2)
+    else:
+        assert states(quiet(executor="processes", workers=2, n_trials=4)) == ["complete"] * 4
+    assert multiprocessing.active_children() == []
 
 
 @pytest.mark.parametrize("kind", ["lambda", "closure", "object"])

@@ -9,6 +9,7 @@ from bbmmopt.optimizer import NoCompleteTrial, Optimizer
 from bbmmopt.problem import Objective, Problem
 from bbmmopt.space import Real, Space
 from bbmmopt.storage import MemoryStorage
+from bbmmopt.study import Study
 from bbmmopt.trial import TrialAlreadyTold, TrialState, UnknownTrial
 from tests.bbmmopt.loops import PLANE, branin, plane, run
 
@@ -35,6 +36,33 @@ def test_telling_the_same_twice_is_no_matter_and_another_value_is_refused():
     with pytest.raises(TrialAlreadyTold, match=r"f = 1\.0.*failed \(burnt\)"):
         optimizer.tell(trial, failed="burnt")
     assert optimizer.best.value == 1.0
+
+
+def test_to_tell_by_number_or_to_put_in_line_reads_no_list_of_trials(monkeypatch):
+    storage = MemoryStorage()
+    run(plane(storage), 3)
+    waiting = plane(storage).enqueue({"x": 0.5, "y": 0.5})
+
+    def changes(*_: object, **__: object) -> None:
+        raise AssertionError("all trials were read")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(storage, "changes", changes)
+        study = Study.open(storage)
+        study.tell(waiting.number, 1.0)
+        study.set_attrs(waiting.number, {"by": "ann"})
+        study.enqueue({"x": 0.25, "y": 0.5})
+    assert [trial.number for trial in study.trials] == [0, 1, 2, 3, 4]
+    assert study.trials[3].attrs == {"by": "ann"}
+
+
+def test_what_takes_a_trial_or_a_revision_says_so():
+    optimizer = plane()
+    optimizer.ask()
+    with pytest.raises(TypeError, match=r"renew needs the Trial that ask returned; got 0\."):
+        optimizer.renew(0)  # pyright: ignore[reportArgumentType]
+    with pytest.raises(TypeError, match=r"since must be an integer, a revision; got 'a'\."):
+        optimizer.events("a")  # pyright: ignore[reportArgumentType]
 
 
 def test_failed_trials_are_kept_with_their_reason_and_avoided():
