@@ -141,7 +141,8 @@ class Trial:
 
         Args:
             step: 0, 1, 2 …; need not be reported in order, nor each of them.
-            value: In the units and the sign of the objective. NaN counts as the worst.
+            value: In the units and the sign of the objective. NaN and infinities are kept; to
+                halving they are the worst, to the median rule they are no values.
 
         Raises:
             TypeError, ValueError: If the step is not an integer from 0 on, or value not a number.

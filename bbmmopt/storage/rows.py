@@ -10,6 +10,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from bbmmopt.storage import schema
+from bbmmopt.storage.base import StorageError
 from bbmmopt.storage.outcomes import OUTCOME
 from bbmmopt.storage.records import StudyRecord
 from bbmmopt.trial import Trial, TrialState, dumps, loads
@@ -67,29 +68,49 @@ def read_trials(rows: Iterable[sa.Row[Any]]) -> list[Trial]:
 def _read(rows: Iterator[Any]) -> list[Trial]:
     found = []
     while some := list(islice(rows, _AT_ONCE)):
-        texts = loads("[[" + "],[".join(",".join(row[:4]) for row in some) + "]]")
-        for (params, attrs, origin, told), row in zip(texts, some, strict=True):
-            number, worker, lease, until, created, started, finished = row[5:]
-            found.append(
-                Trial(
-                    number,
-                    params,
-                    TrialState(row[4]),
-                    told["values"],
-                    told["standard_errors"],
-                    told["constraints"],
-                    told["reason"],
-                    created,
-                    started,
-                    finished,
-                    attrs,
-                    origin,
-                    worker,
-                    lease,
-                    until,
-                )
-            )
+        try:
+            found += _together(some)
+        except (ValueError, TypeError, LookupError, AttributeError):
+            found += [_alone(row) for row in some]
     return found
+
+
+def _together(rows: list[Any]) -> list[Trial]:
+    texts = loads("[[" + "],[".join(",".join(row[:4]) for row in rows) + "]]")
+    found = []
+    for (params, attrs, origin, told), row in zip(texts, rows, strict=True):
+        number, worker, lease, until, created, started, finished = row[5:]
+        found.append(
+            Trial(
+                number,
+                params,
+                TrialState(row[4]),
+                told["values"],
+                told["standard_errors"],
+                told["constraints"],
+                told["reason"],
+                created,
+                started,
+                finished,
+                attrs,
+                origin,
+                worker,
+                lease,
+                until,
+            )
+        )
+    return found
+
+
+def _alone(row: Any) -> Trial:
+    """One trial, or an error that names it."""
+    try:
+        return _together([row])[0]
+    except (ValueError, TypeError, LookupError, AttributeError) as error:
+        raise StorageError(
+            f"what is stored of trial {row[5]} is damaged and cannot be read ({error}). Go back "
+            f"to a copy of the storage, or delete the row {row[5]} of bbmmopt_trials."
+        ) from error
 
 
 @contextmanager

@@ -9,15 +9,12 @@ import time
 import warnings
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from bbmmopt.storage import NumberTaken
 from bbmmopt.study.ledger import checked_worker
 from bbmmopt.study.stored import StoredStudy
 from bbmmopt.trial import Trial, TrialState
-
-if TYPE_CHECKING:
-    pass
 
 
 class FailedTrialWarning(UserWarning):

@@ -288,3 +288,28 @@ def test_check_finds_what_does_not_fit_together(tmp_path, harm, said):
         other.commit()
         other.close()
         assert any(said in text for text in storage.check())
+
+
+@pytest.mark.parametrize(
+    "harm",
+    [
+        "params = '{\"x\": 0.'",
+        "params = ''",
+        "params = '{}],[{}'",
+        "outcome = '[]'",
+        "outcome = '{}'",
+        "state = 'lost'",
+    ],
+)
+def test_a_damaged_trial_is_named_and_says_what_to_do(tmp_path, harm):
+    with open_storage(tmp_path / "study.db") as storage:
+        storage.create_study(RECORD)
+        for number in range(3):
+            storage.add("svm", Trial(number, {"x": 0.5}, RUNNING))
+        other = sqlite3.connect(tmp_path / "study.db")
+        other.execute(f"UPDATE bbmmopt_trials SET {harm} WHERE number = 1")
+        other.commit()
+        other.close()
+        with pytest.raises(StorageError, match=r"of trial 1 is damaged and cannot be read .* copy"):
+            storage.changes("svm")
+        assert storage.trial("svm", 2).params == {"x": 0.5}
