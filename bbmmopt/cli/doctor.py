@@ -15,7 +15,7 @@ from bbmmopt.cli.arguments import StudyCommand, on_storage
 from bbmmopt.cli.errors import UNWELL, Failure
 from bbmmopt.cli.opening import file_of
 from bbmmopt.cli.output import print_findings, print_json
-from bbmmopt.storage import Storage, StudyRecord
+from bbmmopt.storage import Storage, StorageError, StudyRecord
 from bbmmopt.storage.finding import Finding
 from bbmmopt.study.settings import VERSION
 from bbmmopt.study.tables import each_event, each_trial
@@ -68,7 +68,7 @@ def doctor(where: str, as_json: bool, hours: float) -> None:
                     continue
                 try:
                     found += _of_study(storage, record, hours)
-                except ValueError as error:
+                except (StorageError, ValueError) as error:
                     advice = "Its rows were changed by another program: go back to a copy."
                     found.append(Finding(f"study {name}", "problem", str(error), advice))
     found += _of_versions()
