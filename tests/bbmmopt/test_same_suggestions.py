@@ -31,7 +31,7 @@ while True:
         go(sys.argv[1])
         os._exit(0)
     time.sleep(draws.uniform(0.05, 0.4 + 0.1 * kills))
-    if kills < 12:
+    if kills < 6:
         os.kill(child, signal.SIGKILL)
     if os.waitpid(child, 0)[1] == 0:
         break
