@@ -20,11 +20,11 @@ from bbmmopt import (
     StudyDiffers,
 )
 from bbmmopt import optimizer as optimizer_module
-from bbmmopt import study as study_module
 from bbmmopt.perturbation import stds_of
 from bbmmopt.prior import Bell, columns_of, prior_to_json
 from bbmmopt.strategies import Guide
 from bbmmopt.strategies.guide import log_prior
+from bbmmopt.study import study as study_module
 
 PLANE = {"x": Real(0, 1), "y": Real(0, 1)}
 MIXED = Space(
