@@ -1,4 +1,4 @@
-"""Shape and finiteness checks: one wording for every error at the door."""
+"""Shape, device and finiteness checks: one wording for every error at the door."""
 
 from __future__ import annotations
 
@@ -6,18 +6,22 @@ import torch
 from torch import Tensor
 
 
-def as_matrix(name: str, X: Tensor, columns: int | None = None) -> Tensor:
+def as_matrix(
+    name: str, X: Tensor, columns: int | None = None, device: torch.device | None = None
+) -> Tensor:
     """Return X as a float64 tensor, or raise unless it is a finite (n, d) matrix.
 
     Args:
         name: What the caller calls it, for the message.
         X: Anything `torch.as_tensor` takes.
         columns: The d that is expected, if any.
+        device: Where it is expected to be, if anywhere: that of the other data.
 
     Raises:
-        ValueError: If X is not two-dimensional, has another number of columns, or is not finite.
+        ValueError: If X is not two-dimensional, has another number of columns, is not finite, or is
+            a tensor on another device.
     """
-    X = torch.as_tensor(X, dtype=torch.float64)
+    X = on_device(name, X, device)
     if X.ndim != 2:
         raise ValueError(
             f"{name} must have shape (n, d), one row per observation; got {tuple(X.shape)}. "
@@ -32,13 +36,14 @@ def as_matrix(name: str, X: Tensor, columns: int | None = None) -> Tensor:
     return X
 
 
-def as_points(X: Tensor, columns: int) -> Tensor:
+def as_points(X: Tensor, columns: int, device: torch.device | None = None) -> Tensor:
     """Return points to predict at, shape (..., d), as a float64 tensor.
 
     Raises:
-        ValueError: Unless the last axis has the columns of the training inputs.
+        ValueError: Unless the last axis has the columns of the training inputs, and a tensor is on
+            their device, if one is given.
     """
-    X = torch.as_tensor(X, dtype=torch.float64)
+    X = on_device("X", X, device)
     if not X.ndim or X.shape[-1] != columns:
         raise ValueError(
             f"X must have {columns} column(s), as the training inputs do; "
@@ -47,9 +52,9 @@ def as_points(X: Tensor, columns: int) -> Tensor:
     return X
 
 
-def as_targets(name: str, y: Tensor, n: int) -> Tensor:
-    """Return y as a float64 tensor, or raise unless it is a finite (n,) vector."""
-    y = torch.as_tensor(y, dtype=torch.float64)
+def as_targets(name: str, y: Tensor, n: int, device: torch.device | None = None) -> Tensor:
+    """Return y as a float64 tensor, or raise unless it is a finite (n,) vector, on `device`."""
+    y = on_device(name, y, device)
     if y.shape != (n,):
         raise ValueError(
             f"{name} must have one value per row of X: expected shape ({n},), "
@@ -59,15 +64,16 @@ def as_targets(name: str, y: Tensor, n: int) -> Tensor:
     return y
 
 
-def as_noise(noise: Tensor | None, n: int) -> Tensor:
+def as_noise(noise: Tensor | None, n: int, device: torch.device | None = None) -> Tensor:
     """Return per-observation noise variances (n,), NaN where they are to be learnt.
 
     Raises:
-        ValueError: If the shape is wrong or a variance is negative or infinite.
+        ValueError: If the shape is wrong, a variance is negative or infinite, or a tensor is on
+            another device.
     """
     if noise is None:
-        return torch.full((n,), torch.nan, dtype=torch.float64)
-    noise = torch.as_tensor(noise, dtype=torch.float64)
+        return torch.full((n,), torch.nan, dtype=torch.float64, device=device)
+    noise = on_device("noise", noise, device)
     if noise.shape != (n,):
         raise ValueError(
             f"noise must hold one variance per observation: expected shape ({n},), "
@@ -90,3 +96,21 @@ def check_finite(name: str, values: Tensor) -> None:
             f"{name} has {bad} NaN or infinite value(s) out of {values.numel()}. "
             f"Drop those observations."
         )
+
+
+def on_device(name: str, values: Tensor, device: torch.device | None) -> Tensor:
+    """Return values as a float64 tensor on `device`; what is no tensor yet is put there.
+
+    Raises:
+        ValueError: If it is a tensor on another device. Nothing is moved silently.
+    """
+    if device is None:
+        return torch.as_tensor(values, dtype=torch.float64)
+    if not isinstance(values, Tensor):
+        return torch.as_tensor(values, dtype=torch.float64, device=device)
+    if values.device != device:
+        raise ValueError(
+            f"{name} must be on {device}, where the other data are; it is on {values.device}. "
+            f"Pass {name}.to({str(device)!r})."
+        )
+    return values.to(torch.float64)

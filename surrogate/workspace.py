@@ -16,9 +16,14 @@ class Workspace:
     """Named buffers. What a call returns is valid until its name is asked again.
 
     A workspace belongs to one computation in one thread; never keep a buffer beyond it.
+
+    Args:
+        device: Where the memory is; the CPU unless given.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, device: torch.device | None = None) -> None:
+        self.device = torch.device("cpu") if device is None else device
+        self._memory: dict[str, Tensor] = {}
         self._buffers: dict[str, Tensor] = {}
         self._children: dict[str, Workspace] = {}
 
@@ -31,16 +36,12 @@ class Workspace:
         if found is not None and found.shape == shape and found.dtype == dtype:
             return found
         size = math.prod(shape)
-        memory = None
-        if found is not None and found.dtype == dtype:
-            memory = found.untyped_storage()
-        if memory is None or memory.nbytes() < size * dtype.itemsize:
-            whole = torch.empty(size, dtype=dtype)
-        else:
-            whole = torch.empty(0, dtype=dtype).set_(memory, 0, (size,), (1,))
-        self._buffers[name] = whole.view(shape)
+        memory = self._memory.get(name)
+        if memory is None or memory.dtype != dtype or len(memory) < size:
+            memory = self._memory[name] = torch.empty(size, dtype=dtype, device=self.device)
+        self._buffers[name] = memory[:size].view(shape)
         return self._buffers[name]
 
     def child(self, name: str) -> Workspace:
         """Return the workspace of a part, so that two parts of a sum do not share buffers."""
-        return self._children.setdefault(name, Workspace())
+        return self._children.setdefault(name, Workspace(self.device))
