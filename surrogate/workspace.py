@@ -42,6 +42,13 @@ class Workspace:
         self._buffers[name] = memory[:size].view(shape)
         return self._buffers[name]
 
+    def forget(self) -> None:
+        """Give all memory back; what was returned before is then no longer shared."""
+        self._memory.clear()
+        self._buffers.clear()
+        for child in self._children.values():
+            child.forget()
+
     def child(self, name: str) -> Workspace:
         """Return the workspace of a part, so that two parts of a sum do not share buffers."""
         return self._children.setdefault(name, Workspace(self.device))

@@ -22,11 +22,11 @@ _LEAST_NOISE = 1e-10
 
 def helped(noise: Tensor, diagonal: Tensor) -> Tensor:
     """Noise variances (n,) large enough for products, given k(x, x) of each point, shape (n,)."""
-    return noise.clamp_min(_LEAST_NOISE * float(diagonal.mean())) if len(noise) else noise
+    return noise.clamp_min(_LEAST_NOISE * diagonal.mean()) if len(noise) else noise
 
 
 def storage_for(kernel: Kernel, X: Tensor, noise: Tensor, options: BBMM) -> Storage:
-    """Where K is kept: in float32 only where the noise hides what that costs.
+    """Where K is kept: in float32, or in tiles of it, only where noise hides what that costs.
 
     Args:
         kernel: k.
@@ -36,10 +36,16 @@ def storage_for(kernel: Kernel, X: Tensor, noise: Tensor, options: BBMM) -> Stor
     """
     if options.storage != "auto" or not len(X):
         return "tiles" if options.storage == "auto" else options.storage
-    with torch.no_grad():
-        variance = float(kernel.diagonal(X).max())
-    hidden = float(noise.min()) >= options.rounding * variance * math.sqrt(len(X))
-    return fitting_storage(len(X), options.budget, float32=hidden)
+    return _fitting(kernel, X, options, hides_float32(kernel, X, noise, options))
+
+
+@torch.no_grad()
+def hides_float32(kernel: Kernel, X: Tensor, noise: Tensor, options: BBMM) -> bool:
+    """Whether noise variances (n,) are so large that K in float32 is as good as in float64."""
+    if not len(X):
+        return False
+    least, variance = torch.stack([noise.min(), kernel.diagonal(X).max()]).tolist()
+    return least >= options.rounding * variance * math.sqrt(len(X))
 
 
 def kernel_operator(
@@ -57,8 +63,17 @@ def kernel_operator(
         own = kernel.operator(X, workspace)
     if own is not None:
         return own
-    storage = storage_for(kernel, X, noise, options)
-    return KernelOperator(kernel, X, storage=storage, workspace=workspace)
+    hidden = hides_float32(kernel, X, noise, options)
+    storage = options.storage
+    if storage == "auto":
+        storage = _fitting(kernel, X, options, hidden) if len(X) else "tiles"
+    return KernelOperator(
+        kernel, X, storage=storage, float32=hidden, tiles=options.tiles, workspace=workspace
+    )
+
+
+def _fitting(kernel: Kernel, X: Tensor, options: BBMM, hidden: bool) -> Storage:
+    return fitting_storage(kernel, X, options.budget, float32=hidden, tiles=options.tiles)
 
 
 def dense_covariance(kernel: Kernel, X: Tensor, noise: Tensor) -> Tensor:
@@ -67,7 +82,7 @@ def dense_covariance(kernel: Kernel, X: Tensor, noise: Tensor) -> Tensor:
     At n = 10⁴ the temporaries of doing it at once would take three times the memory of K̂.
     """
     n = len(X)
-    K, workspace = X.new_empty(n, n), Workspace()
+    K, workspace = X.new_empty(n, n), Workspace(X.device)
     if n <= _AT_ONCE:
         kernel.evaluate(X, X, K, workspace)
     else:

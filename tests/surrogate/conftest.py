@@ -4,6 +4,7 @@ import pytest
 import torch
 
 import surrogate.operators.kernel as tiling
+import surrogate.tiles.plain as plain
 
 
 @pytest.fixture
@@ -23,7 +24,6 @@ def one_core() -> Iterator[None]:
 @pytest.fixture
 def small_tiles(monkeypatch: pytest.MonkeyPatch) -> None:
     """So that a few dozen rows make many tiles and strips, none of which divides n."""
-    monkeypatch.setattr(tiling, "_ROWS", 4)
-    monkeypatch.setattr(tiling, "_COLUMNS", 6)
+    monkeypatch.setattr(plain, "_ON_CPU", (4, 6))
     monkeypatch.setattr(tiling, "_STRIP", 12)
     monkeypatch.setattr(tiling, "_WIDENED", 14)

@@ -9,9 +9,9 @@ import torch
 from oracles import central_difference, normal, uniform
 from torch import Tensor, nn
 
-import surrogate.operators.kernel as tiling
 from surrogate import RBF, Hamming, Kernel, Matern12, Matern32, Matern52, positive_parameter
 from surrogate.operators import KernelOperator, default_budget
+from surrogate.tiles.plain import tile_shape
 from surrogate.workspace import Workspace
 from tests.surrogate.helpers import assert_is_product, rows
 
@@ -85,7 +85,7 @@ def test_law_tiles_and_strips_that_do_not_divide_n_meet_without_a_seam(
 
 @EVERY_STORAGE
 def test_more_columns_than_one_tile_has(storage, rng):
-    n = tiling._COLUMNS + tiling._ROWS + 77
+    n = sum(tile_shape(torch.device("cpu"))) + 77
     kernel, X, V = Matern52(2, 0.4), uniform(rng, n, 2), normal(rng, n, 2)
     K = KernelOperator(kernel, X, storage=storage)
     assert_is_product(K.matmul(V), kernel(X, X).detach(), V, tolerance(kernel, storage))

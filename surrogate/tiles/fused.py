@@ -1,0 +1,328 @@
+"""Tiles of a formula, computed by fused kernels on NVIDIA GPUs: K is never in memory."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from surrogate.tiles.base import Tiles
+from surrogate.tiles.formula import Categories, Formula, Gradients, Radial, added
+from surrogate.tiles.layout import (
+    WIDEST,
+    Layout,
+    Placed,
+    aligned,
+    can_compute,
+    half_precision,
+    halves,
+    power_of_2,
+)
+
+# Distances by products of points cost the tensor cores what direct differences cost the ordinary
+# ones, two operations a dimension and pair; from here on that is more than all the rest.
+_PRODUCTS_FROM = 8
+# In float32 ‖z‖² + ‖z'‖² - 2 zᵀz' is off by about 1.2e-7 times this, the largest ‖z‖² that products
+# are used for; k by a third of that at most, as much as by the rounding of the points themselves.
+_REACH = 64.0
+_PROGRAMS = 2048  # at least: a few for each of the 132 multiprocessors of an H100
+_SHARE = 2**14  # columns summed in the arithmetic of the tile; beyond, in float64
+_SCRATCH = 2**28  # bytes of shares at once
+ROUNDOFF = {torch.float32: 1e-7, torch.float64: 2e-16}  # of a product, relative to |K| |v|
+_CUSPED = ("matern12", "piecewise")  # ρ is not a smooth function of ‖z - z'‖²
+
+
+@dataclass(frozen=True)
+class Block:
+    """How a kernel is launched.
+
+    Attributes:
+        rows, columns: Of a tile of K.
+        warps: Of 32 threads that share it.
+        stages: How many tiles ahead memory is read.
+    """
+
+    rows: int
+    columns: int
+    warps: int = 4
+    stages: int = 2
+
+    def launch(
+        self, kernel: Any, grid: tuple[int, int], arguments: tuple[Any, ...], known: dict[str, Any]
+    ) -> None:
+        """Run a kernel of `kernels`, with what is known when it is compiled."""
+        kernel[grid](
+            *arguments,
+            **known,
+            BM=self.rows,
+            BN=self.columns,
+            num_warps=self.warps,
+            num_stages=self.stages,
+        )
+
+
+_Launch = Callable[[Tensor, slice, int, Block], None]
+
+
+class TritonTiles(Tiles):
+    """Products with K by kernels that compute it in registers.
+
+    In float32 up to 16384 numbers are summed in float32, with inner products as three passes of the
+    tensor cores, which is as accurate; such sums are added up in float64. Deterministic.
+
+    Args:
+        formula: What k is, with parameters as they stand.
+        shapes: Those of all its parameters, in the order in which gradients are wanted.
+        X: Shape (n, d), float64.
+        dtype: float32, or float64, which takes several times as long.
+
+    Raises:
+        ValueError: If the formula is beyond what `can_compute` allows.
+    """
+
+    def __init__(
+        self,
+        formula: Formula,
+        shapes: Sequence[torch.Size],
+        X: Tensor,
+        dtype: torch.dtype = torch.float32,
+    ) -> None:
+        if not can_compute(formula):
+            raise ValueError("this kernel has too many parts to be fused; use tiles='torch'.")
+        self.X, self.dtype, self._shapes = X, dtype, shapes
+        self.name = f"triton {str(dtype).removeprefix('torch.')}"
+        self.roundoff = ROUNDOFF[dtype]
+        radials = sum(isinstance(f, Radial) for term in formula.terms for f in term.factors)
+        points = Layout.of(formula, [0] * radials).points(X)
+        self._centres = [U.mean(0) if len(X) else U.new_zeros(U.shape[1]) for U in points]
+        points = [U - c for U, c in zip(points, self._centres, strict=True)]
+        self.layout = Layout.of(formula, self._paddings(formula, points))
+        self._Z, self._C = self._packed(points, len(X)), self._codes(X)
+        self._theta = X.new_tensor(self.layout.theta, dtype=dtype)
+
+    @torch.no_grad()
+    def product(self, V: Tensor, rows: slice | None = None) -> Tensor:
+        rows = slice(0, len(self.X)) if rows is None else rows
+        return self._multiplied(self._Z, self._C, V, rows, same=True)
+
+    @torch.no_grad()
+    def cross(self, X1: Tensor, V: Tensor) -> Tensor:
+        points = zip(self.layout.points(X1), self._centres, strict=True)
+        Z, C = self._packed([U - c for U, c in points], len(X1)), self._codes(X1)
+        return self._multiplied(Z, C, V, slice(0, len(X1)), same=False)
+
+    @torch.no_grad()
+    def pullback(self, A: Tensor, B: Tensor, rows: slice | None = None) -> tuple[Tensor, ...]:
+        rows = slice(0, len(self.X)) if rows is None else rows
+        AB, BA = (self._vectors(torch.cat(pair, 1).mT) for pair in ((A, B), (B, A)))
+        found: Gradients = {}
+        for some, sums in self._pulled(AB, BA, rows, 2 * A.shape[1]):
+            found = added(found, self._gradients(some, sums))
+        return tuple(
+            found[i].reshape(shape) if i in found else self.X.new_zeros(shape)
+            for i, shape in enumerate(self._shapes)
+        )
+
+    def _multiplied(self, Z: Tensor, C: Tensor, V: Tensor, rows: slice, *, same: bool) -> Tensor:
+        out = self.X.new_empty(V.shape[1], rows.stop - rows.start)
+        for first in range(0, V.shape[1], WIDEST):
+            some = V[:, first : first + WIDEST].mT.to(torch.float64)
+            if self.dtype == torch.float32:
+                halves, scale = half_precision(some)
+                W = aligned(halves, torch.float16)
+            else:
+                W, scale = aligned(some, self.dtype), torch.ones_like(some[:, 0])
+            place = out[first : first + len(some)]
+            self._multiply(place, Z, C, W, rows, same=same)
+            place.mul_((scale * self.layout.bound).unsqueeze(1))
+        return out.mT
+
+    def _multiply(
+        self, out: Tensor, Z: Tensor, C: Tensor, W: Tensor, rows: slice, *, same: bool
+    ) -> None:
+        """Write the products of some rows of K with vectors W into `out` (t, h)."""
+        from surrogate.tiles import kernels
+
+        T = power_of_2(len(out))
+
+        def launch(sums: Tensor, part: slice, share: int, block: Block) -> None:
+            height = part.stop - part.start
+            arguments = (Z, self._Z, C, self._C, W, self._theta, part.start, height, len(self.X))
+            block.launch(
+                kernels.product,
+                (-(-height // block.rows), len(sums)),
+                (sums, *arguments, share, Z.shape[1], self._Z.shape[1]),
+                {"TERMS": self.layout.numbers, "SAME": same, "COUNT": len(out), "T": T},
+            )
+
+        for part, sums in self._summed(rows, T, T, launch):
+            at = slice(part.start - rows.start, part.stop - rows.start)
+            out[:, at] = sums[:, : len(out)].mT
+
+    def _pulled(
+        self, AB: Tensor, BA: Tensor, rows: slice, count: int
+    ) -> Iterator[tuple[slice, Tensor]]:
+        """What `kernels.pullback` sums, for some rows after others: (h, W) in float64."""
+        from surrogate.tiles import kernels
+
+        W, P = power_of_2(self.layout.width), power_of_2(count)
+        formula = {"TERMS": self.layout.numbers, "PLACES": self.layout.places}
+
+        def launch(sums: Tensor, part: slice, share: int, block: Block) -> None:
+            height = part.stop - part.start
+            arguments = (self._Z, self._C, AB, BA, self._theta, part.start, height, len(self.X))
+            block.launch(
+                kernels.pullback,
+                (-(-height // block.rows), len(sums)),
+                (sums, *arguments, share, self._Z.shape[1]),
+                {**formula, "COUNT": count, "P": P, "W": W},
+            )
+
+        for part, sums in self._summed(rows, W, W + P, launch):
+            yield part, sums.mul_(self.layout.bound)
+
+    def _summed(
+        self, rows: slice, width: int, crowd: int, launch: _Launch
+    ) -> Iterator[tuple[slice, Tensor]]:
+        """Some rows after others, with what a kernel sums for them: (h, width) in float64.
+
+        By the largest tiles for which the device has registers and shared memory.
+
+        Args:
+            rows: Which.
+            width: Sums in a row.
+            crowd: Columns beside a tile in the memory of a multiprocessor.
+            launch: What fills shares of the sums, (shares, h, width), for some rows.
+        """
+        blocks = _blocks(self.dtype, crowd)
+        while True:
+            block = blocks[0]
+            try:
+                yield from self._by(block, rows, width, launch)
+                return
+            except _out_of_resources():
+                blocks = blocks[1:]
+                if not blocks:
+                    raise
+
+    def _by(
+        self, block: Block, rows: slice, width: int, launch: _Launch
+    ) -> Iterator[tuple[slice, Tensor]]:
+        for part, share, shares in self._parts(rows, block, width):
+            sums = self._Z.new_empty(shares, part.stop - part.start, width)
+            launch(sums, part, share, block)
+            yield part, sums.sum(0, dtype=torch.float64)
+
+    def _parts(self, rows: slice, block: Block, width: int) -> Iterator[tuple[slice, int, int]]:
+        """Rows at once, columns in a share, and how many shares: by sizes alone, so that the same
+        data are added up in the same order on every device.
+        """
+        n, m = len(self.X), rows.stop - rows.start
+        if not n or not m:
+            return
+        strips = -(-m // block.rows)
+        share = max(1, min(_SHARE, n // max(1, _PROGRAMS // strips)))
+        share = -(-share // block.columns) * block.columns
+        shares = -(-n // share)
+        at_once = max(1, _SCRATCH // (shares * width * self.dtype.itemsize * block.rows))
+        for start in range(rows.start, rows.stop, at_once * block.rows):
+            yield slice(start, min(start + at_once * block.rows, rows.stop)), share, shares
+
+    def _gradients(self, rows: slice, sums: Tensor) -> Gradients:
+        """Gradients in the parameters, of what some rows have summed: (h, W).
+
+        Each pair stands twice in G. So sums over pairs are halved; those that tell how a loss
+        changes with one point are not, for they hold what its column has of it too.
+        """
+        found: Gradients = {}
+        for term, factors, own in self.layout.terms:
+            for placed in factors:
+                found = added(found, self._by_factor(placed, rows, sums))
+            for scale in term.scales:
+                found = added(found, {scale: 0.5 * sums[:, own].sum()})
+        return found
+
+    def _by_factor(self, placed: Placed, rows: slice, sums: Tensor) -> Gradients:
+        factor, own = placed.factor, sums[:, placed.column : placed.column + placed.columns]
+        X = self.X[rows]
+        if isinstance(factor, Radial):
+            # Σ_j H_ij (z_j - z_i), of z as they were rounded: what cancels must be the same.
+            Z = self._Z[placed.row : placed.row + factor.width, rows].mT.to(torch.float64)
+            if placed.padded:
+                low = placed.row + factor.width
+                Z = Z + self._Z[low : low + factor.width, rows].mT
+            by_z = own[:, : factor.width] - own[:, factor.width, None] * Z
+            found = factor.pullback(X, Z / placed.fold, by_z * placed.fold)
+            if factor.by_shape is None:
+                return found
+            return added(found, {factor.by_shape: 0.5 * own[:, -1].sum()})
+        if isinstance(factor, Categories):
+            return {factor.parameter: 0.5 * own.sum(0) * factor.weights.to(own.device)}
+        tasks = torch.arange(len(factor.covariance), device=own.device)
+        hot = (self._C[placed.row, rows].unsqueeze(0) == tasks.unsqueeze(1)).to(torch.float64)
+        return factor.pullback((0.5 / placed.size) * hot @ own)
+
+    def _paddings(self, formula: Formula, points: list[Tensor]) -> list[int]:
+        """0 for each radial factor whose distances are direct differences, else a power of 2."""
+        radials = [f for term in formula.terms for f in term.factors if isinstance(f, Radial)]
+        if self.dtype == torch.float64 or not len(self.X):
+            return [0] * len(radials)
+        wide = [f.width >= _PRODUCTS_FROM and f.profile not in _CUSPED for f in radials]
+        if not any(wide):
+            return [0] * len(radials)
+        reach = torch.stack([U.square().sum(1).max() for U in points]).tolist()
+        return [
+            power_of_2(f.width) if w and r <= _REACH else 0
+            for f, w, r in zip(radials, wide, reach, strict=True)
+        ]
+
+    def _packed(self, points: list[Tensor], n: int) -> Tensor:
+        """Points of all radial factors under each other, one a column."""
+        parts: list[Tensor] = []
+        for U, (_, placed) in zip(points, self.layout.radials, strict=True):
+            z = U.mT.to(self.dtype)
+            if placed.padded:
+                parts += [
+                    halves(z.contiguous()),
+                    z.to(torch.float64).square().sum(0, keepdim=True).to(self.dtype),
+                ]
+            else:
+                parts.append(z)
+        return aligned(torch.cat(parts) if parts else self.X.new_empty(0, n), self.dtype)
+
+    def _codes(self, X: Tensor) -> Tensor:
+        """Codes of all other factors under each other."""
+        codes = [C.mT.to(self.dtype) for C in self.layout.codes(X)]
+        return aligned(torch.cat(codes) if codes else X.new_empty(0, len(X)), self.dtype)
+
+    def _vectors(self, rows: Tensor) -> Tensor:
+        """Vectors (t, n) that tiles are multiplied with."""
+        rows = rows.to(self.dtype)
+        return aligned(
+            halves(rows.contiguous()) if self.dtype == torch.float32 else rows, self.dtype
+        )
+
+
+def _blocks(dtype: torch.dtype, crowd: int) -> list[Block]:
+    """How to launch a kernel, the quickest first; chosen by registers and instructions a pair.
+
+    As compiled for an H100, Matérn-5/2 in 10 dimensions: a product with 16 columns takes 21
+    instructions a pair with 64 × 64 entries for 4 warps, of 128 registers, so that 16 warps share a
+    multiprocessor; a pullback of 30 takes 40 with 128 × 64 for 8, and 49 with 64 × 32 for 4.
+    """
+    small = [Block(64, 32), Block(32, 32), Block(32, 16, 2), Block(16, 16, 1)]
+    if dtype == torch.float64:
+        return small
+    if crowd <= 2 * WIDEST:
+        return [Block(128, 64, 8) if crowd > WIDEST // 2 else Block(64, 64), Block(64, 64), *small]
+    return small
+
+
+def _out_of_resources() -> type[Exception]:
+    """What Triton raises where a tile needs more memory than a multiprocessor has."""
+    from triton.runtime.errors import OutOfResources
+
+    return OutOfResources

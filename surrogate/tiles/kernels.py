@@ -1,0 +1,185 @@
+"""The fused kernels: a tile of K is computed in registers, multiplied with, and forgotten.
+
+Written in Triton, for NVIDIA GPUs; with TRITON_INTERPRET=1 in the environment before this file is
+imported, they run on a CPU, slowly. Sums are made in two stages: each program writes its own share,
+and nothing is added atomically, so that the same numbers give the same bits.
+"""
+
+from __future__ import annotations
+
+import triton
+import triton.language as tl
+
+from surrogate.tiles.entries import (
+    CATEGORIES,
+    RADIAL,
+    RATIONAL_QUADRATIC,
+    covariance,
+    factor,
+    halves,
+    inner_products,
+    rows_of,
+)
+
+
+@triton.jit
+def product(
+    out,
+    Z1,
+    Z2,
+    C1,
+    C2,
+    V,
+    theta,
+    first,
+    rows,
+    columns,
+    share,
+    stride1,
+    stride2,
+    TERMS: tl.constexpr,
+    SAME: tl.constexpr,
+    COUNT: tl.constexpr,
+    T: tl.constexpr,
+    BM: tl.constexpr,
+    BN: tl.constexpr,
+):
+    """Shares of k(X1, X2) @ Vᵀ: rows `first` on, for COUNT rows of V, each over `share` columns."""
+    row = tl.program_id(0) * BM + tl.arange(0, BM)
+    i = first + row
+    t = tl.arange(0, T)
+    start = tl.program_id(1) * share
+    acc = tl.zeros((BM, T), Z1.dtype.element_ty)
+    low = acc
+    for at in range(start, tl.minimum(start + share, columns), BN):
+        j = at + tl.arange(0, BN)
+        K = covariance(Z1, Z2, C1, C2, theta, i, j, stride1, stride2, TERMS, SAME, BM, BN)
+        acc, low = times_vectors(K, V, j, acc, low, stride2, COUNT, T)
+    acc += low * (1.0 / 2048.0)
+    place = (tl.program_id(1).to(tl.int64) * rows + row)[:, None] * T + t[None, :]
+    tl.store(out + place, acc, mask=(row < rows)[:, None])
+
+
+@triton.jit
+def pullback(
+    out,
+    Z,
+    C,
+    AB,
+    BA,
+    theta,
+    first,
+    rows,
+    columns,
+    share,
+    stride,
+    TERMS: tl.constexpr,
+    PLACES: tl.constexpr,
+    COUNT: tl.constexpr,
+    P: tl.constexpr,
+    W: tl.constexpr,
+    BM: tl.constexpr,
+    BN: tl.constexpr,
+):
+    """Shares of what gradients of Σ_ij G_ij k(x_i, x_j) are made of, G = ABᵀ BA, row by row.
+
+    PLACES[q] tells, for each factor and at last for the term, the first of its columns among W:
+
+        radial      Σ_j H_ij z_j, as many as z has, and Σ_j H_ij;   H = -2 ∂/∂(u²)
+                    and then Σ_j G_ij ∂k_ij/∂(log α) for a rational quadratic
+        categories  Σ_j G_ij k_ij [c_i ≠ c_j], one for each input
+        tasks       Σ_j [t_j = t'] ∂/∂C, one for each task t'
+        term        Σ_j G_ij k_ij
+    """
+    row = tl.program_id(0) * BM + tl.arange(0, BM)
+    i = first + row
+    w = tl.arange(0, W)
+    start = tl.program_id(1) * share
+    acc = tl.zeros((BM, W), Z.dtype.element_ty)
+    for at in range(start, tl.minimum(start + share, columns), BN):
+        j = at + tl.arange(0, BN)
+        G = inner_products(AB, BA, 0, i, j, stride, stride, COUNT, P, BM, BN)
+        for q in tl.static_range(len(TERMS)):
+            GC = G * tl.load(theta + q)
+            for f in tl.static_range(len(TERMS[q])):
+                rest = GC
+                for g in tl.static_range(len(TERMS[q])):
+                    if g != f:
+                        other, _, _ = factor(
+                            Z, Z, C, C, theta, i, j, stride, stride, TERMS[q][g], True, BM, BN
+                        )
+                        rest = rest * other
+                value, weight, slope = factor(
+                    Z, Z, C, C, theta, i, j, stride, stride, TERMS[q][f], True, BM, BN
+                )
+                k = w - PLACES[q][f]
+                if TERMS[q][f][0] == RADIAL:
+                    H = rest * weight
+                    z = points_among(Z, TERMS[q][f], k, j, stride)
+                    acc = times_points(H, z, acc)
+                    sums = tl.sum(H, 1)
+                    acc += tl.where((k == TERMS[q][f][3])[None, :], sums[:, None], 0.0)
+                    if TERMS[q][f][1] == RATIONAL_QUADRATIC:
+                        sums = tl.sum(rest * slope, 1)
+                        acc += tl.where((k == TERMS[q][f][3] + 1)[None, :], sums[:, None], 0.0)
+                elif TERMS[q][f][0] == CATEGORIES:
+                    both = rest * value
+                    for c in tl.static_range(TERMS[q][f][2]):
+                        one = tl.load(C + (TERMS[q][f][1] + c) * stride + i)
+                        two = tl.load(C + (TERMS[q][f][1] + c) * stride + j)
+                        differs = one[:, None] != two[None, :]
+                        sums = tl.sum(tl.where(differs, both, 0.0), 1)
+                        acc += tl.where((k == c)[None, :], sums[:, None], 0.0)
+                else:
+                    task = tl.load(C + TERMS[q][f][1] * stride + j).to(tl.int32)
+                    hot = tl.where(k[None, :] == task[:, None], 1.0, 0.0).to(Z.dtype.element_ty)
+                    acc = times_points(rest, hot, acc)
+                if f == len(TERMS[q]) - 1:
+                    sums = tl.sum(rest * value, 1)
+                    acc += tl.where((w == PLACES[q][f + 1])[None, :], sums[:, None], 0.0)
+    place = (tl.program_id(1).to(tl.int64) * rows + row)[:, None] * W + w[None, :]
+    tl.store(out + place, acc, mask=(row < rows)[:, None])
+
+
+@triton.jit
+def times_vectors(K, V, j, acc, low, stride, COUNT: tl.constexpr, T: tl.constexpr):
+    """acc + K Vᵀ for K (BM, BN) and V (COUNT, n) at columns j; in float32 as acc + low / 2048.
+
+    There numbers of at most 1 are two in float16, x = x₁ + x₂ / 2048, which is 22 bits of each, and
+    more of small ones; V comes so, second halves COUNT rows below the first. Tensor cores take
+    these from the registers that K is computed in.
+    """
+    t = tl.arange(0, T)
+    v = tl.trans(rows_of(V, 0, t, j, stride, COUNT))
+    if K.dtype == tl.float32:
+        first = K.to(tl.float16)
+        second = ((K - first.to(tl.float32)) * 2048.0).to(tl.float16)
+        low = tl.dot(first, tl.trans(rows_of(V, COUNT, t, j, stride, COUNT)), low)
+        low = tl.dot(second, v, low)
+        acc = tl.dot(first, v, acc)
+    else:
+        acc = tl.dot(K, v, acc, input_precision="ieee")
+    return acc, low
+
+
+@triton.jit
+def points_among(Z, KIND: tl.constexpr, k, j, stride):
+    """z_j of a radial factor in its own of many columns, 0 in the others: (len(j), len(k))."""
+    own = (k >= 0) & (k < KIND[3])
+    at = Z + (KIND[2] + k)[None, :] * stride + j[:, None]
+    z = tl.load(at, mask=own[None, :], other=0.0)
+    if KIND[4] != 0:  # what is left of it by the first halves
+        z += tl.load(at + KIND[3] * stride, mask=own[None, :], other=0.0)
+    return z
+
+
+@triton.jit
+def times_points(H, z, acc):
+    """acc + H z, as accurate as the type is."""
+    if H.dtype == tl.float32:
+        H_high, H_low = halves(H)
+        high, low = halves(z)
+        acc = tl.dot(H_low, high, acc, input_precision="tf32")
+        acc = tl.dot(H_high, low, acc, input_precision="tf32")
+        return tl.dot(H_high, high, acc, input_precision="tf32")
+    return tl.dot(H, z, acc, input_precision="ieee")
