@@ -16,6 +16,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from bbmmopt.devices import DeviceError
     from bbmmopt.early_stopping import Hyperband, MedianStop, PercentileStop, SuccessiveHalving
     from bbmmopt.execution import (
         ExecutorBroken,
@@ -91,6 +92,7 @@ __all__ = [
     "UnknownTrial",
     "SpaceExhausted",
     "NoFeasiblePoint",
+    "DeviceError",
     "StudyDiffers",
     "StorageError",
     "StudyRevised",
@@ -101,6 +103,7 @@ __all__ = [
 ]
 
 _NAMES = {
+    "bbmmopt.devices": ("DeviceError",),
     "bbmmopt.early_stopping": ("Hyperband", "MedianStop", "PercentileStop", "SuccessiveHalving"),
     "bbmmopt.execution": (
         "ExecutorBroken",

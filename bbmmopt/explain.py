@@ -97,6 +97,7 @@ def _origin(trial: Trial, problem: Problem) -> str:
                 *_strategy(origin),
                 f"Lengthscales, as fractions of each{warped} range: {lengths}.",
                 f"Targets: {model['targets']}; priors: {model['priors']}; {_noise(model)}.",
+                *([f"It was computed on {model['device']}."] if "device" in model else []),
             ]
             return "\n".join(lines)
     return f"{head}: its origin is not known."

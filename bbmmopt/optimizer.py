@@ -9,7 +9,9 @@ from functools import cached_property
 from typing import Any, overload
 
 import numpy as np
+import torch
 
+from bbmmopt.devices import DeviceError, told_apart, usable
 from bbmmopt.modelling import Belief, Beliefs
 from bbmmopt.storage import NumberTaken
 from bbmmopt.strategies import (
@@ -33,6 +35,7 @@ from bbmmopt.study.settings import StudyDiffers, checked_name
 from bbmmopt.trial import Trial, TrialState
 
 __all__ = [
+    "DeviceError",
     "FailedTrialWarning",
     "NoCompleteTrial",
     "Optimizer",
@@ -40,6 +43,8 @@ __all__ = [
     "SpaceExhausted",
     "StudyDiffers",
 ]
+
+_LOOKING = "looking for what to try next"
 
 
 @dataclass(frozen=True)
@@ -161,13 +166,28 @@ class Optimizer(Study):
             "old.db#study", (storage, study), a Study, or [(params, value), …]. Its complete and
             failed trials are added once, as if told, those outside the bounds too; so they count
             for `n_start`.
+        device: Where models are fitted and candidates scored: "cpu", the default; "cuda" or
+            "cuda:1", a GPU, for thousands of trials; "auto", a GPU if there is one. Not stored with
+            the study, which may be opened again for another device: suggestions follow from the
+            same numbers then, but rounding differs. What is told is stored before it goes there.
 
     Raises:
-        ValueError: If the problem makes no sense.
+        ValueError: If the problem makes no sense, or the device cannot be used. One that fails
+            later is a `DeviceError`, of whichever call needed it.
         StudyDiffers: If the storage holds this study with another problem, seed or setting, or if
             it cannot be extended to it.
         StorageError: If the storage cannot be opened.
     """
+
+    device: torch.device
+
+    @classmethod
+    def _usable(cls, device: str | torch.device) -> torch.device:
+        return usable(device)
+
+    def __repr__(self) -> str:
+        where = "" if self.device.type == "cpu" else f", on {self.device}"
+        return f"{super().__repr__()[:-1]}{where})"
 
     @cached_property
     def _strategy(self) -> Chosen:
@@ -277,10 +297,11 @@ class Optimizer(Study):
                         return [self._ledger.hand_out(trial)]
                 number, added = self._ledger.next_number, []
                 request = self._request(number, columns, budget)
-                if most == 1:
-                    proposals = [self._strategy.propose(replace(request, trials=left))]
-                else:
-                    proposals = propose_together(self._strategy, request, most)
+                with told_apart(self.device, _LOOKING):
+                    if most == 1:
+                        proposals = [self._strategy.propose(replace(request, trials=left))]
+                    else:
+                        proposals = propose_together(self._strategy, request, most)
                 try:
                     for k, proposal in enumerate(proposals):
                         added.append(self._start(number + k, proposal, who))
@@ -354,7 +375,9 @@ class Optimizer(Study):
         with self._lock:
             self._ledger.sync()
             number = self._ledger.next_number
-            proposal = strategy.propose(self._request(number, columns, budget))
+            request = self._request(number, columns, budget)
+            with told_apart(self.device, _LOOKING):
+                proposal = strategy.propose(request)
         params = self.space.decode(proposal.x)
         return Trial(
             number,
@@ -396,7 +419,7 @@ class Optimizer(Study):
                 f"with several objectives ({', '.join(self.problem.names)}) no point is the best; "
                 f"see pareto_front."
             )
-        with self._lock:
+        with self._lock, told_apart(self.device, _LOOKING):
             beliefs = self.beliefs()
             belief = beliefs.first
             if not len(belief.data.y):
@@ -440,7 +463,7 @@ class Optimizer(Study):
 
     def beliefs(self) -> Beliefs:
         """The fitted models of all outputs after all trials so far."""
-        with self._lock:
+        with self._lock, told_apart(self.device, "fitting the model"):
             self._ledger.sync()
             return self._strategy.modellers.beliefs(self._request(0, {}).known)
 
@@ -467,7 +490,7 @@ class Optimizer(Study):
                 "remaining_improvement is of what trials show; under a perturbation, something "
                 "else is looked for: see recommend()."
             )
-        with self._lock:
+        with self._lock, told_apart(self.device, _LOOKING):
             beliefs = self.beliefs()
             request = self._request(self._ledger.next_number, {})
             return remaining_improvement(beliefs, request, self._former.space)
@@ -492,13 +515,15 @@ class Optimizer(Study):
         with self._lock:
             request = self._request(self._ledger.next_number, {})
         name = name or self._strategy.acquisition
-        return acquisition_for(name, beliefs, request, self._former.space)
+        with told_apart(self.device, "building the acquisition function"):
+            return acquisition_for(name, beliefs, request, self._former.space)
 
     # ------------------------------------------------------------------------------ inside
 
     @cached_property
     def _asking(self) -> Asking:
-        return Asking(self.problem, self.seed, self._guide, bool(self.settings.get("cost")))
+        timed = bool(self.settings.get("cost"))
+        return Asking(self.problem, self.seed, self._guide, timed, self.device)
 
     @cached_property
     def _told(self) -> Told:

@@ -142,7 +142,7 @@ def _check_objectives(k: int) -> None:
     if k > 3:
         raise ValueError(
             f"boxes are for at most 3 objectives; got {k}. For more, scalarise at random: "
-            f"bbmmopt.acquisition.multi_objective.hypervolume_scalarisation."
+            f"bbmmopt.acquisition.scalarised.hypervolume_scalarisation."
         )
 
 

@@ -107,7 +107,7 @@ def on_device(name: str, values: Tensor, device: torch.device | None) -> Tensor:
     if device is None:
         return torch.as_tensor(values, dtype=torch.float64)
     if not isinstance(values, Tensor):
-        return torch.as_tensor(values, dtype=torch.float64, device=device)
+        return torch.as_tensor(values, dtype=torch.float64).to(device)
     if values.device != device:
         raise ValueError(
             f"{name} must be on {device}, where the other data are; it is on {values.device}. "

@@ -98,6 +98,13 @@ def reports(x: float, y: float, *, trial: Trial) -> float:
     return bowl(x, y)
 
 
+def report_from_a_process(trial: Trial) -> tuple[bool, str]:
+    """What a worker process does with a trial that it was sent."""
+    trial.report(0, 0.5)
+    trial.report(1, 0.25)
+    return trial.should_stop(), type(trial.reporter).__name__
+
+
 def gives_up_above_zero(x: float, y: float, trial: Trial) -> float:
     trial.report(0, x)
     if x > 0:

@@ -21,11 +21,13 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
+from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
 
 DEVICE = torch.device("meta")
 CPU = torch.device("cpu")
+_ATEN = torch.ops.aten
 
 # The shape of what they return depends on numbers, which the host therefore waits for.
 _DATA_DEPENDENT = {"nonzero", "_unique2", "unique_dim", "unique_consecutive", "masked_select"}
@@ -60,6 +62,9 @@ class PretendedTensor(torch.Tensor):
 
     def tolist(self) -> Any:
         return self.detach().cpu().tolist()
+
+    def data_ptr(self) -> int:
+        return self.inner.data_ptr()
 
     def numpy(self, **_: Any) -> Any:
         raise TypeError("can't convert a tensor of the pretended device to numpy; use .cpu() first")
@@ -109,6 +114,10 @@ class PretendedDevice(TorchDispatchMode):
             return func(*tree_map(_inner, args))
         if name == "copy_":
             return self._copied(func, args, kwargs)
+        # Left to a view, signs would be lost: inside of here nobody looks whether it is one.
+        func = {"_conj": _ATEN.conj_physical.default, "_neg_view": _ATEN.neg.default}.get(
+            name, func
+        )
         if wanted is not None:
             kwargs["device"] = CPU
         is_there = bool(there) if wanted is None else torch.device(wanted) == DEVICE
@@ -174,8 +183,22 @@ def _outer(value: Any, known: dict[int, PretendedTensor]) -> Any:
     return PretendedTensor(value) if found is None else found
 
 
+class _Making(TorchFunctionMode):
+    """Tensors made of numbers of Python: torch itself would make those on "meta" empty."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = dict(kwargs or {})
+        wanted = kwargs.get("device")
+        if func in (torch.tensor, torch.as_tensor) and wanted is not None:
+            if torch.device(wanted) == DEVICE and not isinstance(args[0], torch.Tensor):
+                return func(*args, **{**kwargs, "device": CPU}).to(DEVICE)
+        elif func is torch.Tensor.new_tensor and isinstance(args[0], PretendedTensor):
+            return torch.tensor(args[1], **{"dtype": args[0].dtype, **kwargs}).to(DEVICE)
+        return func(*args, **kwargs)
+
+
 @contextmanager
 def pretended_device() -> Iterator[PretendedDevice]:
     """Open a scope in which `torch.device("meta")` holds numbers and is no part of the CPU."""
-    with PretendedDevice() as device:
+    with PretendedDevice() as device, _Making():
         yield device

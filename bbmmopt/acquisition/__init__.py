@@ -18,6 +18,7 @@ from bbmmopt.acquisition.base import (
     Posterior,
 )
 from bbmmopt.acquisition.batch import NoisyBatchLogExpectedImprovement
+from bbmmopt.acquisition.device import from_the_cpu
 from bbmmopt.acquisition.entropy import (
     JointEntropySearch,
     LowerBoundMaxValueEntropySearch,
@@ -29,12 +30,7 @@ from bbmmopt.acquisition.feasibility import (
     best_feasible,
 )
 from bbmmopt.acquisition.knowledge import KnowledgeGradient
-from bbmmopt.acquisition.multi_objective import (
-    LogExpectedHypervolumeImprovement,
-    LogScalarisedImprovement,
-    random_directions,
-    scalarise,
-)
+from bbmmopt.acquisition.multi_objective import LogExpectedHypervolumeImprovement
 from bbmmopt.acquisition.noisy import (
     NoisyLogExpectedImprovement,
     base_samples,
@@ -42,6 +38,11 @@ from bbmmopt.acquisition.noisy import (
     prune_baseline,
 )
 from bbmmopt.acquisition.robust import ConditionalValueAtRisk, ExpectedUnderPerturbation
+from bbmmopt.acquisition.scalarised import (
+    LogScalarisedImprovement,
+    random_directions,
+    scalarise,
+)
 from bbmmopt.acquisition.weighted import (
     Feasible,
     LikelyFeasible,
@@ -87,6 +88,7 @@ __all__ = [
     "base_samples",
     "best_feasible",
     "draw",
+    "from_the_cpu",
     "log_expected_improvement",
     "prune_baseline",
     "random_directions",

@@ -162,7 +162,7 @@ def single_candidates(acquisition: Acquisition, X: Tensor) -> Tensor:
 
 def noise_at(noise: NoiseVariance, X: Tensor) -> Tensor:
     """The variance at X (..., d), shape (...), or () where it is the same everywhere."""
-    return noise(X) if callable(noise) else X.new_tensor(noise, dtype=torch.float64)
+    return noise(X) if callable(noise) else X.new_full((), noise, dtype=torch.float64)
 
 
 def elementwise(formula: Callable[..., tuple[Tensor, ...]], *arguments: Tensor) -> Tensor:

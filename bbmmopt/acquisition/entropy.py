@@ -29,7 +29,7 @@ from bbmmopt.acquisition.base import (
     elementwise,
     noise_at,
 )
-from bbmmopt.acquisition.normal import LOG_ROOT_2PI, log_cdf
+from bbmmopt.acquisition.normal import LOG_ROOT_2PI, log_cdf, may_hold
 
 _ROOT_HALF_PI = math.sqrt(math.pi / 2)
 _TINY = 1e-300
@@ -88,7 +88,7 @@ class Cut:
         slope = hazard * (short.square() - variance)
         bend = 1 + near * short
         tail = u < _TAIL
-        if bool(tail.any()):
+        if may_hold(tail):
             t = (-u).clamp_min(-_TAIL)
             C = 0.5 * ((t.square() + 4 * _TERMS).sqrt() - t)
             C3 = C2 = C1 = C
@@ -246,7 +246,7 @@ def joint_information(
         Shape (...); differentiable.
     """
     variance = std.square().unsqueeze(-1)
-    noise = torch.as_tensor(noise, dtype=std.dtype, device=std.device).unsqueeze(-1)
+    noise = noise.unsqueeze(-1) if isinstance(noise, Tensor) else noise
     weight = cross / optima_std.square()
     floor = _RELATIVE_FLOOR * variance
     explained = torch.minimum(weight * cross, variance - floor)
@@ -474,7 +474,7 @@ def sample_maxima(
         f, best = paths(candidates).topk(min(starts, len(candidates)), -1)  # (S, k)
     X = candidates.detach()[best]  # (S, k, d)
     if steps > 0 and (free is None or bool(free.any())):
-        mask = torch.ones_like(X[0, 0]) if free is None else free.to(X.dtype)
+        mask = torch.ones_like(X[0, 0]) if free is None else free.to(X)
         X, f = _uphill(paths, X, f, mask, steps)
     f, which = f.max(-1)
     return X[torch.arange(len(X), device=X.device), which], f

@@ -104,7 +104,7 @@ def triangular_root(covariance: Tensor, scale: float) -> Tensor:
     least = _ROUNDING * scale
     L, failed = torch.linalg.cholesky_ex(covariance)
     pivots = L.detach().diagonal(dim1=-2, dim2=-1).square()
-    if not bool(failed.any()) and bool((pivots >= least).all()):
+    if bool(((failed == 0) & (pivots >= least).all(-1)).all()):
         return L
     # One column at a time; `left` is what the columns so far do not explain.
     columns, left = [], covariance

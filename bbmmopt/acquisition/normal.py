@@ -49,13 +49,22 @@ def log_h(u: Tensor) -> tuple[Tensor, Tensor]:
     value = h.log().add_(log_phi.masked_fill(~negative, 0.0))
     slope = torch.where(negative, R, 1 - phi.mul_(R)).div_(h)
     far = u < -_FAR
-    if bool(far.any()):
+    if may_hold(far):
         t = (-u).clamp_min(_FAR)
         x = t.reciprocal().square()
         S, Q = _polynomial(_SERIES_H, x), _polynomial(_SERIES_CDF, x)
         value = torch.where(far, log_phi - 2 * t.log() + S.log(), value)
         slope = torch.where(far, t * Q / S, slope)
     return value, slope
+
+
+def may_hold(which: Tensor) -> bool:
+    """Whether something is to be done about some elements, which might be none.
+
+    On the CPU, whether there are any. Elsewhere always: to ask is to wait for the answer, which
+    takes longer than doing it in vain.
+    """
+    return which.device.type != "cpu" or bool(which.any())
 
 
 def log_cdf(u: Tensor) -> tuple[Tensor, Tensor]:

@@ -24,9 +24,10 @@ _FAT = 0.1  # weight of the fat tail
 
 def perturbations(count: int, std: Tensor, generator: torch.Generator) -> Tensor:
     """`count` perturbations N(0, std²) in each column, shape (count, d); std (d,), 0 for none."""
-    return std * torch.randn(
+    drawn = torch.randn(
         count, len(std), generator=generator, dtype=std.dtype, device=generator.device
     )
+    return std * drawn.to(std.device)
 
 
 def perturbed(X: Tensor, perturbations: Tensor) -> Tensor:
@@ -64,7 +65,7 @@ def conditional_value_at_risk(values: Tensor, level: float) -> Tensor:
     w = values.shape[-1]
     rank = torch.arange(w, dtype=values.dtype, device=values.device)
     weights = (_checked(level) * w - rank).clamp(0.0, 1.0)
-    return values.sort(-1).values @ (weights / weights.sum())
+    return values.sort(stable=True, dim=-1).values @ (weights / weights.sum())
 
 
 def log_sampled_improvement(
@@ -88,8 +89,8 @@ def log_sampled_improvement(
     Returns:
         Shape (...).
     """
-    best = torch.as_tensor(best, dtype=values.dtype, device=values.device)
-    best = best.reshape(-1, *(1,) * (values.ndim - 1))
+    if isinstance(best, Tensor):
+        best = best.to(values.dtype).reshape(-1, *(1,) * (values.ndim - 1))
     u = (values - best) / temperature
     fat = torch.logaddexp(u, torch.zeros_like(u)) + _FAT / (1 + u.square())
     return fat.mean(0).log() + math.log(temperature)

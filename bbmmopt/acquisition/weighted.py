@@ -254,8 +254,8 @@ class Normal:
         return -0.5 * z.square() - constant, -z / self.std
 
     def quantile(self, u: Tensor) -> Tensor:
-        ends = torch.tensor([-self.mean, 1 - self.mean], dtype=u.dtype) / self.std
-        below, above = torch.special.ndtr(ends)
+        ends = torch.tensor([-self.mean, 1 - self.mean], dtype=u.dtype, device=u.device)
+        below, above = torch.special.ndtr(ends / self.std)
         z = torch.special.ndtri(below + u * (above - below))
         return (self.mean + self.std * z).clamp(0.0, 1.0)
 
@@ -279,12 +279,12 @@ class Levels:
 
     def log(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """log(k w_i / Σw) for the ⌊x k⌋-th level; and its derivative, which is 0."""
-        weights = torch.tensor(self.weights, dtype=x.dtype)
+        weights = torch.tensor(self.weights, dtype=x.dtype, device=x.device)
         level = (x * len(weights)).long().clamp(0, len(weights) - 1)
         return weights.log()[level] - weights.mean().log(), torch.zeros_like(x)
 
     def quantile(self, u: Tensor) -> Tensor:
-        weights = torch.tensor(self.weights, dtype=u.dtype)
+        weights = torch.tensor(self.weights, dtype=u.dtype, device=u.device)
         below = torch.cat([weights.new_zeros(1), weights.cumsum(0)]) / weights.sum()
         level = torch.searchsorted(below[1:-1], u, right=True)
         share = (u - below[level]) / (weights / weights.sum())[level]

@@ -41,7 +41,7 @@ def main(context: click.Context) -> None:
     \b
     Exit codes:
       0  done
-      1  unexpected: a bug, or the reader of a pipe went away
+      1  unexpected: a bug, a device that failed, or the reader of a pipe went away
       2  bad input: a wrong option, parameter, value or trial number; no --study of several
       3  the storage cannot be opened, or holds no such study
       4  nothing to give: no complete trial yet, or every point was tried

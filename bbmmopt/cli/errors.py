@@ -12,6 +12,7 @@ from typing import Any
 
 import click
 
+from bbmmopt.devices import DeviceError
 from bbmmopt.storage import StorageError
 from bbmmopt.trial import TrialAlreadyTold, UnknownTrial
 
@@ -109,6 +110,8 @@ def _failure(error: Exception) -> Failure:
         return Failure(str(error), BAD_INPUT)
     if isinstance(error, StorageError):
         return Failure(str(error), NO_STUDY)
+    if isinstance(error, DeviceError):
+        return Failure(str(error), UNEXPECTED)
     return Failure(f"unexpected {type(error).__name__}: {error} (--debug shows where).", UNEXPECTED)
 
 

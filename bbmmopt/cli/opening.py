@@ -91,12 +91,15 @@ def study_of(where: str, study: str | None) -> Iterator[Study]:
 
 
 @contextmanager
-def optimizer_of(where: str, study: str | None) -> Iterator[Optimizer]:
+def optimizer_of(where: str, study: str | None, device: str = "cpu") -> Iterator[Optimizer]:
     """What is needed to ask."""
     with existing_study(where, study) as (storage, found):
+        from bbmmopt.devices import usable
         from bbmmopt.optimizer import Optimizer
 
-        yield Optimizer.open(storage, found.name)
+        with bad_input():
+            there = usable(device)
+        yield Optimizer.open(storage, found.name, device=there)
 
 
 def trials_of(storage: Storage, study: str) -> list[Trial]:

@@ -48,6 +48,12 @@ _shell_option = click.option(
     metavar="SECONDS",
     help="For all of them: after that the best points found so far are taken.",
 )
+@click.option(
+    "--device",
+    metavar="DEVICE",
+    default="cpu",
+    help="Where to compute: cpu, the default; cuda, a GPU; auto, a GPU if there is one.",
+)
 @_shell_option
 def ask(
     where: str,
@@ -57,6 +63,7 @@ def ask(
     worker: str | None,
     lease: float | None,
     timeout: float | None,
+    device: str,
     as_shell: bool,
 ) -> None:
     """Say what to try next: {"number": 3, "params": {"C": 1.0}}, a line per trial.
@@ -73,7 +80,7 @@ def ask(
     """
     if as_shell and n > 1:
         raise click.UsageError("--shell is for one trial; leave out -n.")
-    with optimizer_of(where, study) as optimizer:
+    with optimizer_of(where, study, device) as optimizer:
         from bbmmopt.search import Budget, NoFeasiblePoint, SpaceExhausted
 
         with bad_input():

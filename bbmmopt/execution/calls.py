@@ -24,6 +24,8 @@ from bbmmopt.study.warm_start import WarmStart
 
 if TYPE_CHECKING:
     # Elsewhere imported where it is used: it needs torch, and worker processes read this file.
+    import torch
+
     from bbmmopt.optimizer import Optimizer
 
 Catch = type[BaseException] | Iterable[type[BaseException]]
@@ -46,6 +48,7 @@ class StudyOptions(TypedDict, total=False):
     mode: Literal["resume", "extend"]
     former: Mapping[str, Any] | None
     warm_start: WarmStart | None
+    device: str | torch.device
 
 
 def minimize(
@@ -106,8 +109,8 @@ def minimize(
         progress: Whether to show it.
         callbacks: Called after each trial.
         options: constraints, reference_point, acquisition, strategy, prior, cost, perturbation,
-            risk, early_stopping, mode, former, warm_start: see `Optimizer`. So is budget; left out,
-            `n_trials`, and with mode="extend" what it was.
+            risk, early_stopping, mode, former, warm_start, device: see `Optimizer`. So is budget;
+            left out, `n_trials`, and with mode="extend" what it was.
 
     Raises:
         TypeError, ValueError: If an argument makes no sense; then nothing was stored. And as

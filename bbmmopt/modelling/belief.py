@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -47,6 +48,25 @@ class Belief:
     contradicted: bool = False
     cut_short: bool = False
     members: tuple[Belief, ...] = ()
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model is."""
+        return self.data.device
+
+    @cached_property
+    def fitted(self) -> np.ndarray:
+        """What is expected of each complete trial, without its noise, in model units, shape (n,).
+
+        Not to be written into.
+        """
+        return self.posterior.fitted().cpu().numpy()
+
+    @cached_property
+    def mean_noise(self) -> float:
+        """Variance of the noise, given or learnt, in model units: mean over the trials."""
+        with torch.no_grad():
+            return float(self.posterior.noise_variances().mean())
 
     @property
     def lengthscales(self) -> Tensor:
@@ -99,8 +119,7 @@ class Belief:
         """Whether noise, given or learnt, is more than this share of the targets' variance."""
         if self.data.exact:
             return False
-        with torch.no_grad():
-            return bool(len(self.data.y)) and float(self.posterior.noise_variances().mean()) > share
+        return bool(len(self.data.y)) and self.mean_noise > share
 
     @property
     def scale(self) -> float:
@@ -127,16 +146,21 @@ class Belief:
         Returns:
             Two (m,) arrays in the user's units, larger is better.
         """
-        with torch.no_grad(), threads_for(len(self.data.y)):
-            mean, std = self.posterior.marginals(torch.from_numpy(np.ascontiguousarray(X)))
-        z, dz = mean.numpy(), std.numpy()
+        z, dz = self.marginals(X)
         lower, upper = self.transform.inverse(z - dz), self.transform.inverse(z + dz)
         return self.transform.inverse(z), 0.5 * upper - 0.5 * lower
+
+    def marginals(self, X: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Mean and standard deviation at rows X (m, d), in model units, shape (m,) each."""
+        with torch.no_grad(), threads_for(len(self.data.y)):
+            mean, std = self.posterior.marginals(self.data.place(np.ascontiguousarray(X)))
+        mean, std = torch.stack([mean, std]).cpu().numpy()
+        return mean, std
 
     def chance(self, x: np.ndarray, noise: float = 0.0) -> float:
         """Probability that a constraint holds at a row x (d,), as observed with this noise."""
         with torch.no_grad(), threads_for(len(self.data.y)):
-            mean, std = self.posterior.marginals(torch.from_numpy(x[None]))
+            mean, std = self.posterior.marginals(self.data.place(x[None]))
         return float(torch.special.ndtr((mean - self.bound) / (std.square() + noise).sqrt()))
 
     def centres(self, count: int, kept: np.ndarray | None = None) -> np.ndarray:
@@ -146,9 +170,9 @@ class Belief:
             count: k, or fewer where there are not so many.
             kept: Which trials count, shape (n,); all, where none does.
         """
-        mean = self.posterior.fitted().clone()
+        mean = torch.from_numpy(self.fitted)
         if kept is not None and kept.any():
-            mean[torch.from_numpy(~kept)] = -torch.inf
+            mean = mean.masked_fill(torch.from_numpy(~kept), -torch.inf)
             count = min(count, int(kept.sum()))
         return self.data.X[mean.argsort(descending=True, stable=True)[:count].numpy()]
 
@@ -158,10 +182,9 @@ def believe(posterior: Posterior, transform: TargetTransform, data: Data) -> Bel
     within = torch.from_numpy(data.within)
     if not len(data.y):
         incumbent = -math.inf
-    elif data.exact:
-        incumbent = float(posterior.y[within].max())
     else:
-        incumbent = float(posterior.fitted()[within].max())
+        values = posterior.y if data.exact else posterior.fitted()
+        incumbent = float(values.cpu()[within].max())
     return with_fantasies(posterior, transform, incumbent, data)
 
 
@@ -175,14 +198,14 @@ def with_fantasies(
     """
     settled = posterior
     if len(data.failed):
-        X = torch.from_numpy(data.failed)
+        X = data.place(data.failed)
         mean = settled.marginals(X)[0]
         if len(posterior.y):
             mean = mean.clamp_max(float(posterior.y.median()))
         settled = settled.append(X, mean)
     fantasised = settled
     if len(data.pending):
-        X = torch.from_numpy(data.pending)
+        X = data.place(data.pending)
         mean = settled.marginals(X)[0]
         fantasised = settled.append(X, mean)
         if len(posterior.y):

@@ -16,6 +16,8 @@ _MOST_NOISE = 1e12  # variance, in model units, of an observation that says noth
 # From this n on several threads are quicker than one; below, they wait for each other.
 _THREADS_FROM = 1000
 _SEARCH_THREADS_FROM = 20_000
+_CPU = torch.device("cpu")
+_ALL = slice(None)
 
 
 def threads_for(n: int) -> AbstractContextManager[None]:
@@ -61,6 +63,7 @@ class Data:
         stopped: How many of the n trials were stopped early, their values forecast.
         outside: Which trials nothing that may be proposed is like, shape (n,), so that the best of
             them is nothing to be beaten; None for none.
+        device: Where models of these are fitted and asked.
     """
 
     X: np.ndarray
@@ -75,6 +78,11 @@ class Data:
     warp: bool = True
     stopped: int = 0
     outside: np.ndarray | None = None
+    device: torch.device = _CPU
+
+    def place(self, array: np.ndarray) -> Tensor:
+        """An array where the models are: rows to predict at, indices of trials."""
+        return torch.from_numpy(array).to(self.device)
 
     @property
     def told(self) -> np.ndarray:
@@ -122,13 +130,15 @@ def plain(data: Data) -> Standardise:
     return Standardise.of(y, keep=keep, fence=data.fence)
 
 
-def tensors(data: Data, transform: TargetTransform) -> tuple[Tensor, Tensor, Tensor]:
-    """X, y and noise in model units."""
+def tensors(
+    data: Data, transform: TargetTransform, rows: np.ndarray | slice = _ALL
+) -> tuple[Tensor, Tensor, Tensor]:
+    """X, y and noise of the trials, or some of them, in model units; on the device of the data."""
     with np.errstate(divide="ignore", over="ignore"):
         noise = np.exp(2 * (np.log(data.errors) + transform.log_slope(data.y)))
     noise = noise.clip(max=_MOST_NOISE)
     arrays = data.X, transform.forward(data.y), noise
-    X, y, noise = (torch.from_numpy(np.ascontiguousarray(a)) for a in arrays)
+    X, y, noise = (data.place(np.ascontiguousarray(a[rows])) for a in arrays)
     return X, y, noise
 
 

@@ -6,8 +6,9 @@ import math
 from collections.abc import Callable
 
 import numpy as np
+import torch
 
-from bbmmopt.modelling.data import Data, tensors
+from bbmmopt.modelling.data import Data
 from bbmmopt.modelling.model import ROUGH, fitted, gains_clearly
 from bbmmopt.space import Space
 from bbmmopt.transforms import TargetTransform
@@ -59,7 +60,7 @@ def with_varying_noise(
     if scarce or not columns or float(model.noise.detach()) < _VISIBLE or stop():
         return model
     noise = Heteroskedastic(
-        tensors(data, transform)[0],
+        torch.from_numpy(np.ascontiguousarray(data.X)),
         points=_POINTS,
         lengthscale=math.sqrt(len(columns)),
         spread=_SPREAD,

@@ -88,13 +88,14 @@ def fitted(
 ) -> ExactGP:
     """`surrogate.fit` to model units, on up to `most` trials."""
     rows = evenly(len(data.y), most)
-    X, y, noise = tensors(data, transform)
-    if bool((y == y[0]).all()):
+    values = transform.forward(data.y)
+    if (values == values[0]).all():
         # A constant is best explained by endless lengthscales, under which nothing but corners
         # would be tried. As long as it tells nothing else, the prior knows better.
         return start
-    options = {"noise": noise[rows], "restart": restart, "tolerance": tolerance}
-    return fit(start, X[rows], y[rows], **options, stop=stop)
+    X, y, noise = tensors(data, transform, rows)
+    options = {"noise": noise, "restart": restart, "tolerance": tolerance}
+    return fit(start, X, y, **options, stop=stop)
 
 
 def loo_density(model: ExactGP, data: Data, transform: TargetTransform, kept: np.ndarray) -> float:
@@ -124,4 +125,4 @@ def loo_densities(model: ExactGP, data: Data, transform: TargetTransform) -> np.
     X, y, noise = tensors(data, transform)
     mean, std = model.condition(X, y, noise).leave_one_out()
     z = (y - mean) / std
-    return (-0.5 * z.square() - std.log()).numpy() + transform.log_slope(data.y)
+    return (-0.5 * z.square() - std.log()).cpu().numpy() + transform.log_slope(data.y)

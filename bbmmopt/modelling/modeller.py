@@ -141,7 +141,7 @@ class Modeller:
         n = len(data.y)
         if n == 0:
             model = make_model(self._space, exact=data.exact)
-            empty = torch.empty(0, len(self._space), dtype=torch.float64)
+            empty = torch.empty(0, len(self._space), dtype=torch.float64, device=data.device)
             return believe(model.condition(empty, empty[:, 0]), Standardise.of(data.y), data)
         size = _checkpoint_size(n)
         if n >= LARGE_FROM:

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
 import numpy as np
-import torch
 from matplotlib.axes import Axes
 
 from bbmmopt.modelling import Belief, one_thread
@@ -148,9 +147,9 @@ def _bands(optimizer: Optimizer, belief: Belief, where: Slice) -> _Bands:
     the mean and the standard deviation in user's units useless, or infinite. Quantiles go through
     any monotone map unharmed, and are mean ± k std where nothing is warped.
     """
-    with torch.no_grad(), one_thread():
-        parts = in_chunks(lambda X: belief.posterior.marginals(torch.from_numpy(X)), where.rows())
-    mean, std = (torch.cat(part).numpy().reshape(where.shape) for part in zip(*parts, strict=True))
+    with one_thread():
+        parts = in_chunks(belief.marginals, where.rows())
+    mean, std = (np.concatenate(part).reshape(where.shape) for part in zip(*parts, strict=True))
     problem = optimizer.problem
 
     def in_user_units(z: np.ndarray) -> np.ndarray:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+import torch
 
 from bbmmopt.early_stopping import Curves, Forecast, forecast
 from bbmmopt.modelling import LABEL_ERROR, Data
@@ -31,12 +32,14 @@ class Asking:
         seed: The study's seed.
         guide: What else the user knows or wants.
         timed: Whether the time that trials take counts.
+        device: Where models are fitted and asked.
     """
 
     problem: Problem
     seed: int
     guide: Guide
     timed: bool
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
 
     def request(
         self,
@@ -165,6 +168,7 @@ class _Now:
             exact=False,
             bound=0.0,
             warp=False,
+            device=self._asking.device,
         )
 
     def seconds(self) -> Data:
@@ -176,12 +180,13 @@ class _Now:
         timed = self._complete[self._told.seconds[self._complete] > 0]
         y, nothing = np.log(self._told.seconds[timed]), self._rows(timed[:0])
         errors = np.full(len(y), np.nan)
-        return Data(self._rows(timed), y, errors, nothing, nothing, exact=False, warp=False)
+        options = {"exact": False, "warp": False, "device": self._asking.device}
+        return Data(self._rows(timed), y, errors, nothing, nothing, **options)
 
     def _data(self, y: np.ndarray, errors: np.ndarray, **options: Any) -> Data:
-        return Data(
-            self._rows(self.known), y, errors, self._pending, self._rows(self.without), **options
-        )
+        X, failed = self._rows(self.known), self._rows(self.without)
+        device = self._asking.device
+        return Data(X, y, errors, self._pending, failed, device=device, **options)
 
     def _rows(self, slots: np.ndarray) -> np.ndarray:
         return self._told.rows[slots]

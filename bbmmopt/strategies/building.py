@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
@@ -89,7 +89,7 @@ def build(
             return JointEntropySearch(first.fantasised, optima, maxima, noise)
         case "knowledge_gradient":
             optima, _ = _maxima(first, generator(seed, told, "maxima"), _OPTIMA, space, guide.held)
-            points = torch.cat([torch.from_numpy(first.centres(_OPTIMA)), optima])
+            points = torch.cat([first.data.place(first.centres(_OPTIMA)), optima])
             return KnowledgeGradient(first.fantasised, points, _noise(first))
         case "variance":
             return PosteriorVariance(first.fantasised)
@@ -128,8 +128,13 @@ def build(
 
 def constraint_of(beliefs: list[Belief] | tuple[Belief, ...]) -> tuple[list, Tensor]:
     """Posteriors with what is running and what failed put in, and their bounds."""
-    bounds = torch.tensor([belief.bound for belief in beliefs], dtype=torch.float64)
-    return [belief.fantasised for belief in beliefs], bounds
+    return [belief.fantasised for belief in beliefs], _bounds(beliefs, beliefs[0].device)
+
+
+def _bounds(beliefs: Sequence[Belief], device: torch.device) -> Tensor:
+    """What each output must reach, shape (C,)."""
+    bounds = [belief.bound for belief in beliefs]
+    return torch.tensor(bounds, dtype=torch.float64, device=device)
 
 
 def feasibility(beliefs: Beliefs) -> LogProbabilityOfFeasibility:
@@ -139,7 +144,7 @@ def feasibility(beliefs: Beliefs) -> LogProbabilityOfFeasibility:
 
 def _constrained(beliefs: Beliefs, seed: int) -> Acquisition:
     drawn = imagine(beliefs, seed)
-    bounds = torch.tensor([belief.bound for belief in beliefs.constraints], dtype=torch.float64)
+    bounds = _bounds(beliefs.constraints, beliefs.first.device)
     # Where no trial keeps the constraints in a draw, whatever does is an improvement.
     worst = float(beliefs.first.posterior.y.min())
     best = best_feasible(drawn.objectives[0], drawn.constraints, bounds, worst)
@@ -148,10 +153,10 @@ def _constrained(beliefs: Beliefs, seed: int) -> Acquisition:
 
 def _hypervolume(beliefs: Beliefs, seed: int, reference: np.ndarray) -> Acquisition:
     drawn = imagine(beliefs, seed)
-    Y = drawn.objectives.permute(1, 2, 0).numpy().copy()  # (S, b, k)
+    Y = drawn.objectives.permute(1, 2, 0).cpu().numpy().copy()  # (S, b, k)
     for c, belief in zip(drawn.constraints, beliefs.constraints, strict=True):
-        Y[(c < belief.bound).numpy()] = np.nan  # which no front has
-    lower, upper = (torch.from_numpy(corner) for corner in boxes_of_each(Y, reference))
+        Y[(c < belief.bound).cpu().numpy()] = np.nan  # which no front has
+    lower, upper = map(beliefs.first.data.place, boxes_of_each(Y, reference))
     k = len(beliefs.objectives)
     acquisition = LogExpectedHypervolumeImprovement(drawn.beliefs[:k], lower, upper)
     if beliefs.constraints:
@@ -162,11 +167,11 @@ def _hypervolume(beliefs: Beliefs, seed: int, reference: np.ndarray) -> Acquisit
 def _scalarised(
     beliefs: Beliefs, seed: int, reference: np.ndarray, directions: torch.Generator
 ) -> Acquisition:
-    drawn, point = imagine(beliefs, seed), torch.from_numpy(reference)
+    drawn, point = imagine(beliefs, seed), beliefs.first.data.place(reference)
     k = len(beliefs.objectives)
-    (weights,) = random_directions(k, 1, directions)
+    (weights,) = random_directions(k, 1, directions).to(point.device)
     s = scalarise(drawn.objectives.movedim(0, -1), point, weights)  # (S, b)
-    bounds = torch.tensor([belief.bound for belief in beliefs.constraints], dtype=torch.float64)
+    bounds = _bounds(beliefs.constraints, point.device)
     # As for a single objective: where no trial keeps the constraints, whatever does is better.
     best = best_feasible(s, drawn.constraints, bounds, s.amin(1))
     acquisition = LogScalarisedImprovement(drawn.beliefs[:k], point, weights, best)
@@ -188,8 +193,7 @@ def _noise(belief: Belief, least: float = 0.0) -> NoiseVariance:
     """
     if belief.noise_varies:
         return lambda X: belief.noise_at(X).clamp_min(least)
-    with torch.no_grad():
-        return max(float(belief.posterior.noise_variances().mean()), least)
+    return max(belief.mean_noise, least)
 
 
 def _over(
@@ -198,9 +202,9 @@ def _over(
     """Points all over the space, some columns held, shape (m, d)."""
     d = belief.data.X.shape[1]
     if space is not None and space.constraints:
-        return torch.from_numpy(Region(Domain(space, held)).sample(_OVER, draws))
+        return belief.data.place(Region(Domain(space, held)).sample(_OVER, draws))
     X = sobol(_OVER, d, draws)
-    return torch.from_numpy(X if space is None else Domain(space, held).place(X))
+    return belief.data.place(X if space is None else Domain(space, held).place(X))
 
 
 def _maxima(
@@ -217,7 +221,7 @@ def _maxima(
     centres = centres[((centres >= 0) & (centres <= 1)).all(1)]
     if space is not None and held:
         centres = Domain(space, held).place(centres)
-    candidates = torch.cat([over, torch.from_numpy(centres)])
+    candidates = torch.cat([over, belief.data.place(centres)])
     paths = posterior.sample_paths(count, draws, features=_FEATURES)
     if space is None:
         return sample_maxima(paths, candidates)
@@ -246,13 +250,13 @@ def reference_in_model_units(
     if reference is not None:
         pairs = zip(beliefs.objectives, reference, strict=True)
         return np.array([b.transform.forward(np.array([r]))[0] for b, r in pairs])
-    Y = np.stack([belief.posterior.y.numpy() for belief in beliefs.objectives], 1)
+    Y = np.stack([belief.posterior.y.cpu().numpy() for belief in beliefs.objectives], 1)
     kept = beliefs.keep_constraints()
     Y = Y[kept] if kept.any() else Y
     X = _over(space, beliefs.first, generator(seed, len(kept), "reference"), held)
     with torch.no_grad():
         expected = torch.stack([b.settled.marginals(X)[0] for b in beliefs.objectives], 1)
-        allowed = torch.ones(len(X), dtype=torch.bool)
+        allowed = torch.ones(len(X), dtype=torch.bool, device=X.device)
         for b in beliefs.constraints:
             allowed &= b.settled.marginals(X)[0] >= b.bound
-    return infer_reference_point(np.concatenate([Y, expected[allowed].numpy()]))
+    return infer_reference_point(np.concatenate([Y, expected.cpu()[allowed.cpu()].numpy()]))

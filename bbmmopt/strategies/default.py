@@ -115,7 +115,7 @@ def _centres(beliefs: Beliefs, count: int) -> np.ndarray:
     kept = beliefs.keep_constraints()
     if len(beliefs.objectives) == 1:
         return beliefs.first.centres(count, kept)
-    Y = np.stack([belief.posterior.fitted().numpy() for belief in beliefs.objectives], 1)
+    Y = np.stack([belief.fitted for belief in beliefs.objectives], 1)
     if kept.any():
         Y[~kept] = np.nan
     front = np.flatnonzero(pareto_front_of(Y))
@@ -181,7 +181,9 @@ def _model(belief: Belief) -> dict[str, Any]:
         told["stopped"] = belief.data.stopped
     if belief.noise_varies:
         at_trials = belief.noise_at(posterior.X)
-        told["noise_variance_range"] = [float(at_trials.min()), float(at_trials.max())]
+        told["noise_variance_range"] = torch.stack([at_trials.min(), at_trials.max()]).tolist()
+    if belief.device.type != "cpu":
+        told["device"] = str(belief.device)
     if belief.warps_inputs:
         told["inputs"] = "Warped"
     if belief.members:

@@ -55,7 +55,8 @@ def imagine(beliefs: Beliefs, seed: int) -> Fantasies:
     So one candidate of a batch after another sees the same world, with the others of it put in.
     """
     outputs = [*beliefs.objectives, *beliefs.constraints]
-    told, pending = len(beliefs.first.data.y), torch.from_numpy(beliefs.first.data.pending)
+    told, data = len(beliefs.first.data.y), beliefs.first.data
+    pending = data.place(data.pending)
     candidates = _candidates(beliefs)
     k = len(beliefs.objectives)
     count = _SAMPLES if k == 1 else _SAMPLES_OF_FRONTS
@@ -64,7 +65,7 @@ def imagine(beliefs: Beliefs, seed: int) -> Fantasies:
     width = _WIDTH * -(-(len(candidates) + len(pending)) // _WIDTH)
     values, inside = [], []
     for i, belief in enumerate(outputs):
-        base = _base(seed, told, i, count, max(width, 1))
+        base = _base(seed, told, i, count, max(width, 1)).to(data.device)
         drawn = _values(belief, candidates, pending, base)
         values.append(drawn)
         inside.append((belief, drawn))
@@ -75,7 +76,7 @@ def imagine(beliefs: Beliefs, seed: int) -> Fantasies:
         f = stacked[0, :, : len(candidates)]
         for c, belief in zip(stacked[1:], beliefs.constraints, strict=True):
             f = torch.where(c[:, : len(candidates)] >= belief.bound, f, -torch.inf)
-        kept = np.flatnonzero(prune_baseline(f).numpy())
+        kept = np.flatnonzero(prune_baseline(f).cpu().numpy())
     return Fantasies(
         stacked[:k],
         stacked[k:],
@@ -99,10 +100,10 @@ def _candidates(beliefs: Beliefs) -> np.ndarray:
     n, within = len(beliefs.first.data.y), np.flatnonzero(beliefs.first.data.within)
     if len(within) <= _CANDIDATES:
         return within
-    Y = np.stack([belief.posterior.fitted().numpy() for belief in beliefs.objectives], 1)
+    Y = np.stack([belief.fitted for belief in beliefs.objectives], 1)
     short = np.zeros(n)  # by how much constraints are missed
     for belief in beliefs.constraints:
-        short += np.maximum(belief.bound - belief.posterior.fitted().numpy(), 0.0)
+        short += np.maximum(belief.bound - belief.fitted, 0.0)
     left, chosen = within, np.empty(0, dtype=int)
     if Y.shape[1] > 1:
         # Front after front, of what keeps the constraints; then what misses them by least.
@@ -117,16 +118,16 @@ def _candidates(beliefs: Beliefs) -> np.ndarray:
 
 def _values(belief: Belief, candidates: np.ndarray, pending: Tensor, base: Tensor) -> Tensor:
     """Values at the candidates, then at what is running, shape (S, b)."""
-    rows = pending
+    rows, among = pending, belief.data.place(candidates)
     known = belief.posterior.y.new_empty(len(base), 0)
     if len(belief.data.y) > DRAWN_TO:
         with torch.no_grad():
             expected = belief.settled.marginals(pending)[0]
-        return torch.cat([belief.posterior.fitted()[candidates], expected]).unsqueeze(0)
+        return torch.cat([belief.posterior.fitted()[among], expected]).unsqueeze(0)
     if not is_noisy(belief):
-        known = belief.posterior.y[candidates].expand(len(base), -1)
+        known = belief.posterior.y[among].expand(len(base), -1)
     else:
-        rows = torch.cat([belief.posterior.X[candidates], pending])
+        rows = torch.cat([belief.posterior.X[among], pending])
     if not len(rows):
         return known
     with torch.no_grad():
@@ -143,5 +144,5 @@ def _given(
     rows = pending
     if is_noisy(belief):
         which = np.concatenate([kept, which])
-        rows = torch.cat([belief.posterior.X[candidates[kept]], pending])
-    return belief.settled.fantasise(rows, drawn[:, which])
+        rows = torch.cat([belief.posterior.X[belief.data.place(candidates[kept])], pending])
+    return belief.settled.fantasise(rows, drawn[:, belief.data.place(which)])

@@ -131,6 +131,7 @@ def log_prior(prior: Mapping[str, Any], space: Space) -> LogPrior:
     }
 
     def active(X: Tensor) -> Tensor:
-        return torch.from_numpy(space.active(X.detach().numpy()))
+        return torch.from_numpy(space.active(X.detach().cpu().numpy())).to(X.device)
 
-    return LogPrior(densities, active)
+    conditional = any(parameter.when for parameter in space.parameters.values())
+    return LogPrior(densities, active if conditional else None)

@@ -15,13 +15,14 @@ from bbmmopt.acquisition import (
     NoisyLogExpectedImprovement,
     Weighted,
     base_samples,
+    from_the_cpu,
 )
 from bbmmopt.modelling import Beliefs, search_threads_for, threads_for
 from bbmmopt.search import Domain, Found, FoundBatch, maximise_together
 from bbmmopt.space import Space
 from bbmmopt.strategies.base import Proposal, Request, generator
 from bbmmopt.strategies.default import Global, scale_of, told_of
-from bbmmopt.strategies.rules import acquisition_for
+from bbmmopt.strategies.rules import made_for
 
 TOGETHER = ("log_ei", "noisy_log_ei")  # acquisition functions whose batches can be scored
 _SAMPLES = 256  # of f at the points of a batch, over all fantasies
@@ -116,13 +117,15 @@ def batch_acquisition(beliefs: Beliefs, request: Request, space: Space, q: int) 
     of success, by a prior, by cost. Where the parameters of the model are drawn, the mean is taken
     over them too.
     """
-    single = acquisition_for("noisy_log_ei", beliefs, request, space)
+    single = made_for("noisy_log_ei", beliefs, request, space)
     scale = beliefs.first.scale**0.5
     draws = generator(request.seed, request.number, "batch")
     if not isinstance(single, LogMean):
-        return _batch(single, q, _SAMPLES, draws, scale)
-    each = _SAMPLES // len(single.parts)
-    return LogMean([_batch(part, q, each, draws, scale) for part in single.parts])
+        together = _batch(single, q, _SAMPLES, draws, scale)
+    else:
+        each = _SAMPLES // len(single.parts)
+        together = LogMean([_batch(part, q, each, draws, scale) for part in single.parts])
+    return from_the_cpu(together, beliefs.first.device)
 
 
 def _batch(
@@ -140,7 +143,7 @@ def _batch(
     return NoisyBatchLogExpectedImprovement(
         belief,  # pyright: ignore[reportArgumentType]  # fantasies of a posterior, which know it
         single.best,
-        base_samples(fantasies * each, q, draws).reshape(fantasies, each, q),
+        base_samples(fantasies * each, q, draws).reshape(fantasies, each, q).to(single.best.device),
         scale,
         tuple(weights),
     )

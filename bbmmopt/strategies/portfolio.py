@@ -135,8 +135,8 @@ class Portfolio(Global):
             return np.empty((0, len(MEMBERS)))
         X = self.space.encode_many(nominees[m] for nominees in points for m in MEMBERS)
         with torch.no_grad(), search_threads_for(len(belief.data.y)):
-            mean = belief.settled.marginals(torch.from_numpy(X))[0]
-        return mean.numpy().reshape(-1, len(MEMBERS))
+            mean = belief.settled.marginals(belief.data.place(X))[0]
+        return mean.cpu().numpy().reshape(-1, len(MEMBERS))
 
 
 def _member(trial: Past) -> str | None:

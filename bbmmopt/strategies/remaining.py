@@ -7,7 +7,7 @@ import math
 import numpy as np
 import torch
 
-from bbmmopt.acquisition import Acquisition, ExpectedGain, Feasible, Log, LogMean
+from bbmmopt.acquisition import Acquisition, ExpectedGain, Feasible, Log, LogMean, from_the_cpu
 from bbmmopt.modelling import Belief, Beliefs, search_threads_for
 from bbmmopt.search import Domain, SpaceExhausted, maximise
 from bbmmopt.space import Space
@@ -41,10 +41,11 @@ def remaining_improvement(beliefs: Beliefs, request: Request, space: Space) -> f
     if not kept.any():
         return math.inf
     gains = [_log_gain(one, kept) for one in beliefs.members or (beliefs,)]
+    gain = gains[0] if len(gains) == 1 else LogMean(gains)
     try:
         with search_threads_for(len(first.data.y)):
             found = maximise(
-                gains[0] if len(gains) == 1 else LogMean(gains),
+                from_the_cpu(gain, first.device),
                 Domain(space, request.fixed, request.seen),
                 generator=generator(request.seed, len(first.data.y), "remaining"),
                 scale=scale_of(beliefs),
@@ -60,10 +61,10 @@ def _log_gain(beliefs: Beliefs, kept: np.ndarray) -> Acquisition:
     first = beliefs.first
     gain: Acquisition = Log(ExpectedGain(first.settled, *_way_back(first, _best(first, kept))))
     if beliefs.constraints:
-        bounds = torch.tensor([b.bound for b in beliefs.constraints], dtype=torch.float64)
+        bounds = first.data.place(np.array([b.bound for b in beliefs.constraints]))
         gain = Feasible(gain, [b.settled for b in beliefs.constraints], bounds)
     if (success := beliefs.success) is not None:
-        bounds = torch.tensor([success.bound], dtype=torch.float64)
+        bounds = first.data.place(np.array([success.bound]))
         gain = Feasible(gain, [success.settled], bounds, success.label_noise)
     return gain
 
@@ -72,7 +73,7 @@ def _best(belief: Belief, kept: np.ndarray) -> float:
     """The best of the trials kept, in model units: as observed, or without its noise."""
     posterior = belief.posterior
     values = posterior.y if belief.data.exact else posterior.fitted()
-    return float(values[torch.from_numpy(kept)].max())
+    return float(values.cpu()[torch.from_numpy(kept)].max())
 
 
 def _way_back(belief: Belief, best: float) -> tuple[torch.Tensor, torch.Tensor]:
@@ -80,4 +81,4 @@ def _way_back(belief: Belief, best: float) -> tuple[torch.Tensor, torch.Tensor]:
     knots = best + np.concatenate([[0.0], np.geomspace(_FIRST, _HIGHEST, _KNOTS)])
     slopes = np.diff(belief.transform.inverse(knots)) / np.diff(knots)
     # The last of them goes on for ever.
-    return torch.from_numpy(knots[:-1]), torch.from_numpy(slopes)
+    return belief.data.place(knots[:-1]), belief.data.place(slopes)

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from bbmmopt.acquisition import (
     Acquisition,
@@ -25,7 +26,7 @@ _BEST_OF = 100  # trials, of which one is the best under risk
 
 def expected_risk(belief: Belief, seed: int, guide: Guide) -> Acquisition:
     """What the varied parameters are expected to give, in model units."""
-    deltas = guide.deltas(generator(seed, 0, "perturbations"))
+    deltas = _deltas(belief, seed, guide)
     if guide.level == 1:
         return PosteriorMean(ExpectedUnderPerturbation(belief.posterior, deltas))
     draws = generator(seed, len(belief.data.y), "paths of risk")
@@ -38,22 +39,27 @@ def predict_risk(belief: Belief, x: np.ndarray, seed: int, guide: Guide) -> tupl
 
     As `Belief.predict`, for which see the units.
     """
-    acquisition, X = expected_risk(belief, seed, guide), torch.from_numpy(x[None])
+    acquisition, X = expected_risk(belief, seed, guide), belief.data.place(x[None])
     with torch.no_grad():
         if isinstance(acquisition, ConditionalValueAtRisk):
-            risks = acquisition.risks(X)[:, 0].numpy()
+            risks = acquisition.risks(X)[:, 0].cpu().numpy()
             z, dz = risks.mean(), risks.std()
         else:
             assert isinstance(acquisition, PosteriorMean)
-            z, dz = (part.numpy()[0] for part in acquisition.posterior.marginals(X))
+            z, dz = torch.cat(acquisition.posterior.marginals(X)).cpu().numpy()
     lower, value, upper = belief.transform.inverse(np.array([z - dz, z, z + dz]))
     return float(value), float(0.5 * upper - 0.5 * lower)
+
+
+def _deltas(belief: Belief, seed: int, guide: Guide) -> Tensor:
+    """Perturbations (w, d), the same for every trial."""
+    return guide.deltas(generator(seed, 0, "perturbations")).to(belief.device)
 
 
 def improvement_at_risk(belief: Belief, seed: int, guide: Guide) -> Acquisition:
     """Improvement on the best of the trials under perturbation, those that are running included."""
     posterior = belief.fantasised
-    deltas = guide.deltas(generator(seed, 0, "perturbations"))
+    deltas = _deltas(belief, seed, guide)
     likely = posterior.fitted().argsort(descending=True, stable=True)[:_BEST_OF]
     tried = posterior.X[likely]
     if guide.level == 1:

@@ -29,6 +29,7 @@ from bbmmopt.acquisition import (
     LogMean,
     PerCost,
     PriorGuided,
+    from_the_cpu,
 )
 from bbmmopt.explain import ACQUISITIONS
 from bbmmopt.modelling import Beliefs
@@ -78,7 +79,12 @@ def choose(beliefs: Beliefs, guide: Guide | None = None) -> tuple[str, str]:
 
 
 def acquisition_for(name: str, beliefs: Beliefs, request: Request, space: Space) -> Acquisition:
-    """The acquisition function of this name for a request."""
+    """The acquisition function of this name for a request, of points on the CPU."""
+    return from_the_cpu(made_for(name, beliefs, request, space), beliefs.first.device)
+
+
+def made_for(name: str, beliefs: Beliefs, request: Request, space: Space) -> Acquisition:
+    """The same, of points where the models are."""
     return make_acquisition(
         name,
         beliefs,

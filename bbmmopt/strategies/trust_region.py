@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from bbmmopt.acquisition import Acquisition
+from bbmmopt.acquisition import Acquisition, from_the_cpu
 from bbmmopt.modelling import Belief, Beliefs, search_threads_for, threads_for
 from bbmmopt.search import Domain, Found
 from bbmmopt.space import Space
@@ -163,7 +163,7 @@ class TrustRegion(Global):
         assert state.best is not None
         if state.violation > 0 or not is_noisy(belief):
             return int(complete[: state.best].sum())
-        mean = belief.posterior.fitted().numpy().copy()
+        mean = belief.fitted.copy()
         others = (trials.regions != state.restarts) | (trials.short > 0)
         mean[others[complete]] = -np.inf
         return int(mean.argmax())
@@ -174,8 +174,8 @@ class TrustRegion(Global):
         """The best unseen candidate in the box, None if there is none; and by how much it misses
         the constraints that were drawn with it.
         """
-        n = len(beliefs.first.data.y)
-        climbed = None
+        n, device = len(beliefs.first.data.y), beliefs.first.device
+        climbed = path = None
         budget = request.budget.keeping(1)  # for a search elsewhere, if all of the box was seen
         usual = usual_count(len(self.space)) if name == "thompson" else self.search.raw
         count = raw_count(usual, budget)
@@ -185,9 +185,11 @@ class TrustRegion(Global):
         if name == "thompson":
             with threads_for(n):
                 drawn, i = self._paths(beliefs, request, domain, box, count, most)
-            X, values, scored = drawn.X, drawn.values[i], drawn.path(i)
-            if isinstance(scored, PathWithin):
-                climbed = scored.slope(_ROOM * float((box.upper - box.lower).mean()))
+            X, values, path = drawn.X, drawn.values[i], drawn.path(i)
+            scored = from_the_cpu(path, device)
+            if isinstance(path, PathWithin):
+                slope = path.slope(_ROOM * float((box.upper - box.lower).mean()))
+                climbed = from_the_cpu(slope, device)
         else:
             with threads_for(n):
                 scored = acquisition_for(name, beliefs, request, self.space)
@@ -202,10 +204,11 @@ class TrustRegion(Global):
         with search_threads_for(n):
             scale = scale_of(beliefs).numpy()
             found = climb_within(scored, X, values, domain, box, scale, climbed, budget)
-            if found is None or not isinstance(scored, PathWithin) or found.value > -FAR_BELOW:
+            if found is None or not isinstance(path, PathWithin) or found.value > -FAR_BELOW:
                 return found, 0.0
-            value, missed = scored.parts(torch.from_numpy(found.x[None, None]))
-            return replace(found, value=float(value)), float(missed)
+            parts = path.parts(beliefs.first.data.place(found.x[None, None]))
+            value, missed = torch.cat(parts).tolist()
+            return replace(found, value=value), missed
 
     def _paths(
         self,
@@ -239,13 +242,14 @@ class TrustRegion(Global):
             paths = [draw_paths(beliefs.first, request.seed, block, _PATHS)]
             paths += [draw_paths(b, request.seed, block, _PATHS, o) for o, b in held.items()]
             bounds = tuple(belief.bound for belief in held.values())
-            values = _values(paths[0], X)
+            rows = data.place(X)
+            values = _values(paths[0], rows)
             if held:
                 missed = torch.zeros_like(values)
                 for some, bound in zip(paths[1:], bounds, strict=True):
-                    missed += (bound - _values(some, X)).clamp_min(0.0)
+                    missed += (bound - _values(some, rows)).clamp_min(0.0)
                 values = within(values, missed)
-            last = self._last["drawn"] = _Drawn(key, X, tuple(paths), bounds, values)
+            last = self._last["drawn"] = _Drawn(key, X, tuple(paths), bounds, values.cpu())
         return last, i
 
 
@@ -255,12 +259,12 @@ def _told(belief: Belief) -> tuple[bytes, ...]:
     return data.X.tobytes(), data.y.tobytes(), data.errors.tobytes(), data.failed.tobytes()
 
 
-def _values(paths: Any, X: np.ndarray) -> Tensor:
+def _values(paths: Any, X: Tensor) -> Tensor:
     """Values of paths at rows X (m, d), shape (paths, m)."""
     if not len(X):
-        return torch.empty(_PATHS, 0, dtype=torch.float64)
+        return X.new_empty(_PATHS, 0)
     with torch.no_grad():
-        return torch.cat([paths(part) for part in torch.from_numpy(X).split(1024)], 1)
+        return torch.cat([paths(part) for part in X.split(1024)], 1)
 
 
 def _choose(beliefs: Beliefs, request: Request) -> tuple[str, str]:

@@ -39,6 +39,7 @@ from bbmmopt.trial import Trial, TrialState, UnknownTrial
 
 if TYPE_CHECKING:
     import pandas
+    import torch
 
 
 class NoCompleteTrial(ValueError):
@@ -49,6 +50,9 @@ class StoredStudy:
     """A study to look at: its problem and settings, its trials, what they reported, the best.
 
     `Study` adds what changes it; the arguments are the same, and `Optimizer` says what they are.
+
+    Attributes:
+        device: Where an `Optimizer` computes. Nothing is computed here.
     """
 
     def __init__(
@@ -76,7 +80,9 @@ class StoredStudy:
         mode: Literal["resume", "extend"] = "resume",
         former: Mapping[str, Any] | None = None,
         warm_start: WarmStart | None = None,
+        device: str | torch.device = "cpu",
     ) -> None:
+        self.device: Any = self._usable(device)
         check_mode(mode, former, warm_start)
         self.problem = _problem(space, minimize, maximize, noise, constraints, reference_point)
         self.study = study
@@ -129,7 +135,13 @@ class StoredStudy:
             self._take_along(record, warm_start, former)
 
     @classmethod
-    def open(cls, storage: str | PathLike[str] | Storage, study: str = "default") -> Self:
+    def open(
+        cls,
+        storage: str | PathLike[str] | Storage,
+        study: str = "default",
+        *,
+        device: str | torch.device = "cpu",
+    ) -> Self:
         """Open a stored study by its name alone: the storage knows its space and settings.
 
         Choices that stand for objects are handed out as their labels: objects are not stored.
@@ -137,6 +149,7 @@ class StoredStudy:
         Args:
             storage: As in `Optimizer`, but it must be there already.
             study: Name of the study within the storage.
+            device: As in `Optimizer`.
 
         Raises:
             UnknownStudy: If there is no such file or study, naming the studies there are.
@@ -148,6 +161,7 @@ class StoredStudy:
                 f"there is no file {path!r}. Give the path of a stored study, or start a new one "
                 f"with Optimizer(space, …, storage={path!r})."
             )
+        device = cls._usable(device)
         store = open_storage(storage)
         record = store.study(study)
         if record is None:
@@ -155,7 +169,7 @@ class StoredStudy:
             if store is not storage:
                 store.close()
             raise UnknownStudy(f"there is no study {study!r} in the storage; there are: {known}.")
-        return cls(Problem.from_json(record.problem), storage=store, study=study)
+        return cls(Problem.from_json(record.problem), storage=store, study=study, device=device)
 
     def __repr__(self) -> str:
         objectives = ", ".join(f"{o.direction} {o.name}" for o in self.problem.objectives)
@@ -273,6 +287,11 @@ class StoredStudy:
         return self.storage.events(self.study, since)
 
     # ------------------------------------------------------------------------------ inside
+
+    @classmethod
+    def _usable(cls, device: str | torch.device) -> str | torch.device:
+        """The device that was asked for, if it can be used."""
+        return device
 
     def _take_along(
         self, record: StudyRecord, given: WarmStart, former: Mapping[str, Any] | None

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from surrogate.kernels.base import Features, Kernel, Linearised, positive_parameter
 from surrogate.kernels.combine import check_distinct
+from surrogate.kernels.devices import Moving, beside
 from surrogate.workspace import Workspace
 
 
@@ -87,7 +88,7 @@ class Additive(Kernel):
         return torch.cat([part.coordinates(X) for part in self._kernels], dim=-1)
 
     def linearise(self, X1: Tensor, X2: Tensor, workspace: Workspace | None = None) -> Linearised:
-        workspace = workspace or Workspace()
+        workspace = workspace or Workspace(X1.device)
         parts = [
             part.linearise(X1, X2, workspace.child(f"part {j}"))
             for j, part in enumerate(self._kernels)
@@ -97,7 +98,7 @@ class Additive(Kernel):
     def evaluate(
         self, X1: Tensor, X2: Tensor, out: Tensor, workspace: Workspace | None = None
     ) -> Tensor:
-        workspace = workspace or Workspace()
+        workspace = workspace or Workspace(X1.device)
         z, *e = (
             workspace.buffer(f"e {q}", *out.shape, dtype=out.dtype) for q in range(self.order + 1)
         )
@@ -120,23 +121,24 @@ class Additive(Kernel):
         is e_q / C(D, q).
         """
         # In random order: not each feature of a part has its kernel as mean, only all together.
-        parts = [
-            (part.features(count, generator), torch.randperm(count, generator=generator))
-            for part in self._kernels
-        ]
+        maps: list[Features] = []
+        orders: list[Tensor] = []
+        for part in self._kernels:
+            maps.append(part.features(count, generator))
+            orders.append(torch.randperm(count, generator=generator))
         variance = self.variance.detach()
         order = torch.multinomial(variance, count, replacement=True, generator=generator) + 1
-        uniform = torch.rand(len(parts), count, generator=generator, dtype=torch.float64)
+        uniform = torch.rand(len(maps), count, generator=generator, dtype=torch.float64)
         used = uniform.argsort(0).argsort(0) < order  # (D, F): the ranks below the order
         scale = (variance.sum() / count).sqrt()
 
-        def products(X: Tensor) -> Tensor:
+        def products(X: Tensor, scale: Tensor, used: Tensor, *orders: Tensor) -> Tensor:
             phi = scale.expand(*X.shape[:-1], count)
-            for (f, shuffled), mine in zip(parts, used, strict=True):
+            for f, shuffled, mine in zip(maps, orders, used, strict=True):
                 phi = phi * torch.where(mine, count**0.5 * f(X)[..., shuffled], 1.0)
             return phi
 
-        return products
+        return Moving(products, scale, used, *orders)
 
     @property
     def _kernels(self) -> list[Kernel]:
@@ -152,7 +154,7 @@ class Additive(Kernel):
         for z_j in z:
             raised = [z_j, *(z_j * e_q for e_q in e[: self.order - 1])]
             e = [*(a + b for a, b in zip(e, raised, strict=False)), *raised[len(e) :]]
-        weights = self.variance / self._terms
+        weights = beside(self.variance, z[0]) / beside(self._terms, z[0])
         return sum((w * e_q for w, e_q in zip(weights, e, strict=True)), torch.zeros_like(z[0]))
 
 

@@ -41,10 +41,10 @@ class Axis:
         """Between what points may be interpolated: the second node and the last but one."""
         return self.low + self.step, self.low + (self.count - 2) * self.step
 
-    def holds(self, x: Tensor) -> bool:
-        """Whether all of x (...) can be interpolated."""
+    def holds(self, x: Tensor) -> Tensor:
+        """Whether all of x (...) can be interpolated, shape ()."""
         t = (x - self.low) / self.step
-        return bool(((t >= 1 - _WITHIN) & (t <= self.count - 2 + _WITHIN)).all())
+        return ((t >= 1 - _WITHIN) & (t <= self.count - 2 + _WITHIN)).all()
 
     def locate(self, x: Tensor) -> Place:
         """The four nodes around each x (...) of this axis, two at either side."""

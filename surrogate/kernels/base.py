@@ -15,7 +15,9 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from surrogate.kernels.devices import Moving, beside, chosen, column_index
 from surrogate.operators.base import CovarianceOperator
+from surrogate.tiles.formula import Formula
 from surrogate.workspace import Workspace
 
 Features = Callable[[Tensor], Tensor]
@@ -92,8 +94,8 @@ def seen(X1: Tensor, X2: Tensor, columns: tuple[int, ...] | None) -> tuple[Tenso
     """The columns that a kernel looks at, of both; one tensor given twice stays one."""
     if columns is None:
         return X1, X2
-    first = X1[..., columns]
-    return first, first if X2 is X1 else X2[..., columns]
+    first = chosen(X1, columns)
+    return first, first if X2 is X1 else chosen(X2, columns)
 
 
 def among_all(gradient: Tensor, columns: tuple[int, ...] | None, width: int) -> Tensor:
@@ -101,7 +103,7 @@ def among_all(gradient: Tensor, columns: tuple[int, ...] | None, width: int) -> 
     if columns is None:
         return gradient
     full = gradient.new_zeros(len(gradient), width)
-    full[:, columns] = gradient
+    full[:, column_index(full, columns)] = gradient
     return full
 
 
@@ -115,7 +117,11 @@ def fourier_features(
     count = omega.shape[-1]
     phase = 2 * math.pi * torch.rand(count, generator=generator, dtype=omega.dtype)
     scale = (2 * variance / count).sqrt()
-    return lambda X: scale * torch.cos(seen(X, X, columns)[0] @ omega + phase)
+
+    def waves(X: Tensor, omega: Tensor, phase: Tensor) -> Tensor:
+        return scale * torch.cos(seen(X, X, columns)[0] @ omega + phase)
+
+    return Moving(waves, omega, phase)
 
 
 class Linearised(ABC):
@@ -129,7 +135,10 @@ class Linearised(ABC):
 
     @abstractmethod
     def parameters(self, G: Tensor) -> tuple[Tensor, ...]:
-        """Gradients of the loss in `kernel.parameters()`, in that order; G = ∂loss/∂K (n, m)."""
+        """Gradients of the loss in `kernel.parameters()`, in that order; G = ∂loss/∂K (n, m).
+
+        They are where G is, whatever device the parameters are on.
+        """
 
     @abstractmethod
     def inputs(self, G: Tensor) -> Tensor:
@@ -140,6 +149,8 @@ class Kernel(nn.Module, ABC):
     """A positive definite function k(x, x') with positive parameters stored by their logarithm.
 
     `k1 + k2`, `k1 * k2` and `3.0 * k` are kernels too.
+
+    Parameters are few, and stay on the CPU; what is computed of inputs is computed where these are.
 
     Attributes:
         roles: What each own parameter means to a set of priors, by its attribute name.
@@ -160,7 +171,8 @@ class Kernel(nn.Module, ABC):
     def forward(self, X1: Tensor, X2: Tensor) -> Tensor:
         """Return k(x, x') for each row x of X1 (..., n, d) and x' of X2 (..., m, d): (..., n, m).
 
-        Differentiable by autograd in the inputs and in the parameters.
+        Differentiable by autograd in the inputs and in the parameters. On the device of the inputs:
+        what is made of parameters, and is no single number, goes there by `.to(X1.device)`.
         """
 
     def diagonal(self, X: Tensor) -> Tensor:
@@ -197,7 +209,7 @@ class Kernel(nn.Module, ABC):
             workspace: Scratch memory.
         """
         with torch.no_grad():
-            return out.copy_(self(X1, X2))
+            return out.copy_(_checked_place(self, self(X1, X2), X1))
 
     def operator(self, X: Tensor, workspace: Workspace | None = None) -> CovarianceOperator | None:
         """Products with k(X, X) that take less than its entries; None where there are none.
@@ -210,8 +222,18 @@ class Kernel(nn.Module, ABC):
         """
         return None
 
+    def formula(self) -> Formula | None:
+        """What fused kernels of a GPU compute for it; None where they cannot.
+
+        With parameters as they stand: valid until they move.
+        """
+        return None
+
     def pullback(self, X1: Tensor, X2: Tensor, G: Tensor) -> tuple[Tensor, ...]:
-        """Gradients in `self.parameters()` of a loss with ∂loss/∂k(X1, X2) = G, shape (n, m)."""
+        """Gradients in `self.parameters()` of a loss with ∂loss/∂k(X1, X2) = G, shape (n, m).
+
+        They are where G is, whatever device the parameters are on.
+        """
         return self.linearise(X1, X2).parameters(G)
 
     def pullback_inputs(self, X1: Tensor, X2: Tensor, G: Tensor) -> Tensor:
@@ -220,6 +242,8 @@ class Kernel(nn.Module, ABC):
 
     def features(self, count: int, generator: torch.Generator) -> Features:
         """Draw `count` random features of the kernel, for samples of functions.
+
+        Drawn on the CPU, so that they are the same on every device; then they follow X.
 
         Raises:
             TypeError: If this kernel has none.
@@ -271,6 +295,16 @@ def no_features(kernel: Kernel) -> TypeError:
     )
 
 
+def _checked_place(kernel: Kernel, K: Tensor, X: Tensor) -> Tensor:
+    """K = k(X, ·), or raise ValueError unless it is where X is."""
+    if K.device != X.device:
+        raise ValueError(
+            f"{type(kernel).__name__} returned a matrix on {K.device} for inputs on {X.device}; in "
+            f"`forward`, move what is made of parameters there, by `.to(X1.device)`."
+        )
+    return K
+
+
 class _AutogradLinearised(Linearised):
     """The default: keep the graph of `forward` and run it backwards."""
 
@@ -279,10 +313,12 @@ class _AutogradLinearised(Linearised):
         self._X1, self._X2 = detached(X1, X2)
         # Fresh leaves: the kernel's own parameters are neither touched nor asked for gradients.
         self._leaves = {
-            name: p.detach().clone().requires_grad_(True) for name, p in kernel.named_parameters()
+            name: beside(p.detach().clone(), X1).requires_grad_(True)
+            for name, p in kernel.named_parameters()
         }
         with torch.enable_grad():
-            self._graph = functional_call(kernel, self._leaves, (self._X1, self._X2))
+            K = functional_call(kernel, self._leaves, (self._X1, self._X2))
+        self._graph = _checked_place(kernel, K, X1)
         self.K = self._graph.detach()
 
     def parameters(self, G: Tensor) -> tuple[Tensor, ...]:

@@ -8,7 +8,9 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from surrogate.kernels.base import Features, Kernel, Linearised, positive_parameter
+from surrogate.kernels.base import Features, Kernel, Linearised, among_all, positive_parameter
+from surrogate.kernels.devices import Moving, chosen, column_index
+from surrogate.tiles.formula import Formula, View
 from surrogate.workspace import Workspace
 
 
@@ -30,7 +32,7 @@ class Sum(Kernel):
         return torch.cat([self.first.coordinates(X), self.second.coordinates(X)], dim=-1)
 
     def linearise(self, X1: Tensor, X2: Tensor, workspace: Workspace | None = None) -> Linearised:
-        workspace = workspace or Workspace()
+        workspace = workspace or Workspace(X1.device)
         first = self.first.linearise(X1, X2, workspace.child("first"))
         second = self.second.linearise(X1, X2, workspace.child("second"))
         return _LinearisedSum(first, second, workspace)
@@ -39,6 +41,10 @@ class Sum(Kernel):
         self, X1: Tensor, X2: Tensor, out: Tensor, workspace: Workspace | None = None
     ) -> Tensor:
         return _evaluate_both(self.first, self.second, X1, X2, out, workspace, Tensor.add_)
+
+    def formula(self) -> Formula | None:
+        first, second = _formulas(self.first, self.second)
+        return first + second if first and second else None
 
     def features(self, count: int, generator: torch.Generator) -> Features:
         """Half of the features for each term, side by side."""
@@ -65,7 +71,7 @@ class Product(Kernel):
         return torch.cat([self.first.coordinates(X), self.second.coordinates(X)], dim=-1)
 
     def linearise(self, X1: Tensor, X2: Tensor, workspace: Workspace | None = None) -> Linearised:
-        workspace = workspace or Workspace()
+        workspace = workspace or Workspace(X1.device)
         first = self.first.linearise(X1, X2, workspace.child("first"))
         second = self.second.linearise(X1, X2, workspace.child("second"))
         return _LinearisedProduct(first, second, workspace)
@@ -75,6 +81,10 @@ class Product(Kernel):
     ) -> Tensor:
         return _evaluate_both(self.first, self.second, X1, X2, out, workspace, Tensor.mul_)
 
+    def formula(self) -> Formula | None:
+        first, second = _formulas(self.first, self.second)
+        return first * second if first and second else None
+
     def features(self, count: int, generator: torch.Generator) -> Features:
         """Products of independent features: E[φ₁φ₁' φ₂φ₂'] = k₁ k₂, times `count` for the mean.
 
@@ -82,7 +92,7 @@ class Product(Kernel):
         """
         f, g = self.first.features(count, generator), self.second.features(count, generator)
         order = torch.randperm(count, generator=generator)
-        return lambda X: f(X) * g(X)[..., order] * count**0.5
+        return Moving(lambda X, order: f(X) * g(X)[..., order] * count**0.5, order)
 
 
 class Scaled(Kernel):
@@ -110,7 +120,7 @@ class Scaled(Kernel):
         return self.kernel.coordinates(X)
 
     def linearise(self, X1: Tensor, X2: Tensor, workspace: Workspace | None = None) -> Linearised:
-        workspace = workspace or Workspace()
+        workspace = workspace or Workspace(X1.device)
         inner = self.kernel.linearise(X1, X2, workspace.child("kernel"))
         return _LinearisedScaled(inner, self.log_scale.detach().exp(), workspace)
 
@@ -118,6 +128,13 @@ class Scaled(Kernel):
         self, X1: Tensor, X2: Tensor, out: Tensor, workspace: Workspace | None = None
     ) -> Tensor:
         return self.kernel.evaluate(X1, X2, out, workspace).mul_(float(self.scale.detach()))
+
+    def formula(self) -> Formula | None:
+        inner = self.kernel.formula()
+        if inner is None:
+            return None
+        places = range(1, 1 + sum(1 for _ in self.kernel.parameters()))
+        return inner.placed(places).times(float(self.scale.detach()), 0)
 
     def features(self, count: int, generator: torch.Generator) -> Features:
         f, root = self.kernel.features(count, generator), self.scale.detach().sqrt()
@@ -145,10 +162,10 @@ class Columns(Kernel):
         return self.kernel(*self._seen(X1, X2))
 
     def diagonal(self, X: Tensor) -> Tensor:
-        return self.kernel.diagonal(X[..., self.columns])
+        return self.kernel.diagonal(chosen(X, self.columns))
 
     def coordinates(self, X: Tensor) -> Tensor:
-        return self.kernel.coordinates(X[..., self.columns])
+        return self.kernel.coordinates(chosen(X, self.columns))
 
     def linearise(self, X1: Tensor, X2: Tensor, workspace: Workspace | None = None) -> Linearised:
         inner = self.kernel.linearise(*self._seen(X1, X2), workspace)
@@ -159,14 +176,24 @@ class Columns(Kernel):
     ) -> Tensor:
         return self.kernel.evaluate(*self._seen(X1, X2), out, workspace)
 
+    def formula(self) -> Formula | None:
+        inner = self.kernel.formula()
+        return inner and inner.seeing(
+            View(
+                points=lambda X: chosen(X, self.columns),
+                pullback=lambda X, G: {},
+                inputs=lambda X, G: among_all(G, self.columns, X.shape[1]),
+            )
+        )
+
     def features(self, count: int, generator: torch.Generator) -> Features:
         f = self.kernel.features(count, generator)
-        return lambda X: f(X[..., self.columns])
+        return lambda X: f(chosen(X, self.columns))
 
     def _seen(self, X1: Tensor, X2: Tensor) -> tuple[Tensor, Tensor]:
         """One tensor given twice stays one: so k(X, X) is told apart."""
-        first = X1[..., self.columns]
-        return first, first if X2 is X1 else X2[..., self.columns]
+        first = chosen(X1, self.columns)
+        return first, first if X2 is X1 else chosen(X2, self.columns)
 
 
 def check_distinct(*kernels: Kernel) -> None:
@@ -179,6 +206,13 @@ def check_distinct(*kernels: Kernel) -> None:
         )
 
 
+def _formulas(first: Kernel, second: Kernel) -> tuple[Formula | None, Formula | None]:
+    """Of both, with the parameters of the second after those of the first."""
+    f, g = first.formula(), second.formula()
+    start = sum(1 for _ in first.parameters())
+    return f, g and g.placed(range(start, start + sum(1 for _ in second.parameters())))
+
+
 def _evaluate_both(
     first: Kernel,
     second: Kernel,
@@ -189,7 +223,7 @@ def _evaluate_both(
     combine: Callable[[Tensor, Tensor], Tensor],
 ) -> Tensor:
     """Write the one into `out`, the other beside it, with the same scratch memory, then combine."""
-    workspace = workspace or Workspace()
+    workspace = workspace or Workspace(X1.device)
     beside = workspace.buffer("beside", *out.shape, dtype=out.dtype)
     first.evaluate(X1, X2, out, workspace.child("either"))
     return combine(out, second.evaluate(X1, X2, beside, workspace.child("either")))
@@ -235,7 +269,7 @@ class _LinearisedColumns(Linearised):
     def inputs(self, G: Tensor) -> Tensor:
         gradient = self._inner.inputs(G)
         full = gradient.new_zeros(len(gradient), self._width)
-        full[:, self._columns] = gradient
+        full[:, column_index(full, self._columns)] = gradient
         return full
 
 

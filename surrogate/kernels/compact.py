@@ -40,6 +40,7 @@ class PiecewisePolynomial(Stationary):
 
     roles: ClassVar[dict[str, str]] = {"log_lengthscale": "support", "log_variance": "variance"}
     spread = 1.0
+    profile = "piecewise"
 
     def __init__(
         self,
@@ -88,6 +89,9 @@ class PiecewisePolynomial(Stationary):
         slope = (j + 2 * q - 1) * (j + 2 * q) / (2 * q - 1)
         _quadratic([slope * c for c in self._coefficients(q - 1)], r)
         return spare.mul_(r)
+
+    def _shape(self) -> tuple[float, ...]:
+        return self.smoothness, self._j
 
     def _coefficients(self, q: int) -> list[float]:
         """Of p_q, ascending, with j that of the kernel."""

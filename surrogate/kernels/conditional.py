@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from surrogate.kernels.base import checked_columns, per_input_parameter
+from surrogate.kernels.devices import beside, chosen
 from surrogate.kernels.mapped import Mapped
 from surrogate.kernels.stationary import Matern52, Stationary
 
@@ -105,13 +106,18 @@ class Conditional(Mapped):
         return (1 + self.gap) / (math.pi * self.lengthscale)
 
     def embed(self, X: Tensor) -> Tensor:
-        x = X if self.columns is None else X[..., self.columns]
+        x = X if self.columns is None else chosen(X, self.columns)
         active = self.active(X.detach())
         if active.dtype != torch.bool or active.shape != x.shape:
             raise ValueError(
                 f"active must return a bool tensor of shape {tuple(x.shape)}, one entry per input "
                 f"of each row; got {active.dtype} of shape {tuple(active.shape)}."
             )
-        angle = x * (math.pi / (1 + self.gap))  # (..., n, dims)
-        arc = torch.cat([angle.sin(), angle.cos()], dim=-1) * self.radius.repeat(2)
+        if active.device != X.device:
+            raise ValueError(
+                f"active must return a tensor where X is, on {X.device}; got one on "
+                f"{active.device}. Make what it needs there too, with `device=X.device`."
+            )
+        angle = x * beside(math.pi / (1 + self.gap), X)  # (..., n, dims)
+        arc = torch.cat([angle.sin(), angle.cos()], dim=-1) * beside(self.radius.repeat(2), X)
         return torch.where(torch.cat([active, active], dim=-1), arc, 0.0)

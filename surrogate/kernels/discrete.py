@@ -16,8 +16,10 @@ from surrogate.kernels.base import (
     lengthscale_parameter,
     positive_parameter,
 )
+from surrogate.kernels.devices import Moving, beside, chosen
 from surrogate.kernels.mapped import Mapped
 from surrogate.kernels.stationary import Matern52
+from surrogate.tiles.formula import Categories, Formula
 from surrogate.workspace import Workspace
 
 
@@ -63,28 +65,34 @@ class Hamming(Kernel):
 
     def forward(self, X1: Tensor, X2: Tensor) -> Tensor:
         differs = _differs(self._seen(X1), self._seen(X2))  # (dims, ..., n, m)
-        return torch.exp(-torch.tensordot(torch.exp(-self.log_lengthscale), differs, dims=1))
+        weight = beside(torch.exp(-self.log_lengthscale), X1)  # 1/ℓ
+        return torch.exp(-torch.tensordot(weight, differs, dims=1))
 
     def diagonal(self, X: Tensor) -> Tensor:
         return X.new_ones(X.shape[:-1])
 
     def coordinates(self, X: Tensor) -> Tensor:
         """X / √ℓ: which of two categories is the nearer means nothing, but equal ones coincide."""
-        return self._seen(X) * torch.exp(-0.5 * self.log_lengthscale.detach())
+        return self._seen(X) * beside(torch.exp(-0.5 * self.log_lengthscale.detach()), X)
 
     def linearise(self, X1: Tensor, X2: Tensor, workspace: Workspace | None = None) -> Linearised:
-        return _LinearisedHamming(self, X1.detach(), X2.detach(), workspace or Workspace())
+        workspace = workspace or Workspace(X1.device)
+        return _LinearisedHamming(self, X1.detach(), X2.detach(), workspace)
 
     def evaluate(
         self, X1: Tensor, X2: Tensor, out: Tensor, workspace: Workspace | None = None
     ) -> Tensor:
-        differs = (workspace or Workspace()).buffer("differs", *out.shape, dtype=out.dtype)
+        workspace = workspace or Workspace(X1.device)
+        differs = workspace.buffer("differs", *out.shape, dtype=out.dtype)
         weight = torch.exp(-self.log_lengthscale.detach()).tolist()  # 1/ℓ
         pairs = zip(self._seen(X1).unbind(-1), self._seen(X2).unbind(-1), weight, strict=True)
         out.zero_()
         for x1, x2, w in pairs:
             out.sub_(torch.ne(x1.unsqueeze(1), x2, out=differs), alpha=w)
         return out.exp_()
+
+    def formula(self) -> Formula:
+        return Formula.of(Categories(self._seen, torch.exp(-self.log_lengthscale.detach()), 0))
 
     def features(self, count: int, generator: torch.Generator) -> Features:
         """Random ±1 labels: with probability ρ_j one label for all categories, else one for each.
@@ -97,23 +105,23 @@ class Hamming(Kernel):
         salt = torch.rand(self.dims, count, generator=generator, dtype=rho.dtype) * 900 + 100
         phase = torch.rand(self.dims, count, generator=generator, dtype=rho.dtype) * 100
 
-        def labels(X: Tensor) -> Tensor:
+        def labels(X: Tensor, shared: Tensor, salt: Tensor, phase: Tensor) -> Tensor:
             seen = self._seen(X).detach().unsqueeze(-1)  # (..., dims, 1)
             # The fractional part of a large multiple of a sine is as good as random here.
             hashed = torch.frac(torch.sin(seen * salt + phase).abs() * 1e4)
             sign = torch.where(hashed < 0.5, -1.0, 1.0).to(X.dtype)
             return torch.where(shared, torch.ones_like(sign), sign).prod(-2) / count**0.5
 
-        return labels
+        return Moving(labels, shared, salt, phase)
 
     def _seen(self, X: Tensor) -> Tensor:
-        return X if self.columns is None else X[..., self.columns]
+        return X if self.columns is None else chosen(X, self.columns)
 
 
 class _LinearisedHamming(Linearised):
     def __init__(self, kernel: Hamming, X1: Tensor, X2: Tensor, workspace: Workspace) -> None:
         shape = len(X1), len(X2)
-        self._weight = torch.exp(-kernel.log_lengthscale.detach())  # 1/ℓ, (dims,)
+        self._weight = beside(torch.exp(-kernel.log_lengthscale.detach()), X1)  # 1/ℓ, (dims,)
         self._differs = workspace.buffer("differs", kernel.dims, shape[0] * shape[1])
         self._scratch, self._shape = workspace.buffer("GK", *shape), X1.shape
         self.K = workspace.buffer("K", *shape)
@@ -216,9 +224,10 @@ class Ordinal(Mapped):
         return tuple(torch.cat([s.new_zeros(1), torch.softmax(s, 0).cumsum(0)]) for s in each)
 
     def embed(self, X: Tensor) -> Tensor:
-        x = X if self.columns is None else X[..., self.columns]
+        x = X if self.columns is None else chosen(X, self.columns)
+        positions = (beside(z, X) for z in self.positions)
         found = []
-        for x_j, k, z in zip(x.unbind(-1), self.levels, self.positions, strict=True):
+        for x_j, k, z in zip(x.unbind(-1), self.levels, positions, strict=True):
             level = (x_j * k - 0.5).clamp(0, k - 1)  # (..., n)
             below = level.detach().floor().clamp_max(k - 2).long()
             found.append(torch.lerp(z[below], z[below + 1], level - below))

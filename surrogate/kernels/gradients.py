@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from surrogate.kernels.base import Features, Kernel, number_parameter
+from surrogate.kernels.devices import Moving, beside
 from surrogate.kernels.distances import squared_distances
 from surrogate.kernels.stationary import RBF, Matern52
 from surrogate.operators.gradients import GradientOperator
@@ -75,9 +76,8 @@ class WithGradients(Kernel):
         return self.log_offset.exp()
 
     def forward(self, X1: Tensor, X2: Tensor) -> Tensor:
-        i = self._index(X1)
-        j = i if X1 is X2 else self._index(X2)
-        inverse = torch.exp(-self.kernel.log_lengthscale)
+        i, j = self._indices(X1, X2)
+        inverse = beside(torch.exp(-self.kernel.log_lengthscale), X1)
         U1 = X1[..., :-1] * inverse
         U2 = U1 if X1 is X2 else X2[..., :-1] * inverse
         if U2.shape[-2]:
@@ -95,13 +95,15 @@ class WithGradients(Kernel):
         both = both - 2 * g1 * (by_row @ by_column.transpose(-1, -2))
         one = 2 * g1 * torch.where(of_row, along_row, -along_column)
         value = s2 * torch.where(of_row & of_column, both, torch.where(of_row | of_column, one, g))
-        return value + torch.where(of_row | of_column, torch.zeros_like(s2), self.offset)
+        offset = beside(self.offset, X1)
+        return value + torch.where(of_row | of_column, torch.zeros_like(offset), offset)
 
     def diagonal(self, X: Tensor) -> Tensor:
         _, slope = self.derivatives(X.new_zeros(()), 1)
-        direction = self._direction(self._index(X), torch.exp(-self.kernel.log_lengthscale))
+        inverse = beside(torch.exp(-self.kernel.log_lengthscale), X)
+        direction = self._direction(self._index(X), inverse)
         of_gradient = -2 * slope * self.kernel.variance * direction.square().sum(-1)
-        of_value = self.kernel.variance + self.offset
+        of_value = beside(self.kernel.variance + self.offset, X)
         return torch.where(X[..., -1] > 0, of_gradient, of_value)
 
     def coordinates(self, X: Tensor) -> Tensor:
@@ -117,7 +119,7 @@ class WithGradients(Kernel):
             scale = (2 * self.kernel.variance / max(count - 1, 1)).sqrt()
             constant = self.offset.sqrt()
 
-        def phi(X: Tensor) -> Tensor:
+        def phi(X: Tensor, omega: Tensor, phase: Tensor) -> Tensor:
             i = self._index(X)
             angle = X[..., :-1] @ omega + phase
             direction = self._direction(i, torch.ones_like(omega[:, 0]))
@@ -125,7 +127,7 @@ class WithGradients(Kernel):
             waves = torch.where(value, angle.cos(), -angle.sin() * (direction @ omega))
             return torch.cat([scale * waves, constant * value.to(X.dtype)], -1)
 
-        return phi
+        return Moving(phi, omega, phase)
 
     def derivatives(self, r2: Tensor, order: int) -> tuple[Tensor, ...]:
         """g and its first `order` derivatives in r², elementwise; up to three."""
@@ -167,14 +169,24 @@ class WithGradients(Kernel):
         return table[i]
 
     def _index(self, X: Tensor) -> Tensor:
+        return self._indices(X, X)[0]
+
+    def _indices(self, X1: Tensor, X2: Tensor) -> tuple[Tensor, Tensor]:
+        """What each row of both observes; the host waits once, to see that it is one of 0 … d."""
+        i, is_wrong = self._column(X1)
+        j, also = (i, is_wrong) if X2 is X1 else self._column(X2)
+        if bool(is_wrong.any() if also is is_wrong else is_wrong.any() | also.any()):
+            wrong = torch.cat([X1.detach()[..., -1][is_wrong], X2.detach()[..., -1][also]])
+            raise ValueError(
+                f"the last column must say what is observed, 0 for a value and 1 … "
+                f"{self.kernel.dims} for a derivative; got {wrong.unique().tolist()[:5]}."
+            )
+        return i, j
+
+    def _column(self, X: Tensor) -> tuple[Tensor, Tensor]:
+        """The last column as whole numbers, and where it holds others, both (..., n)."""
         given, d = X.detach()[..., -1], self.kernel.dims
         if X.shape[-1] != d + 1:
             raise ValueError(f"rows must be [x, i], {d + 1} columns; got {X.shape[-1]}.")
         index = given.long()
-        if not bool(((index == given) & (index >= 0) & (index <= d)).all()):
-            wrong = given[(index != given) | (index < 0) | (index > d)]
-            raise ValueError(
-                f"the last column must say what is observed, 0 for a value and 1 … {d} for a "
-                f"derivative; got {wrong.unique().tolist()[:5]}."
-            )
-        return index
+        return index, (index != given) | (index < 0) | (index > d)

@@ -12,8 +12,10 @@ from torch import Tensor, nn
 
 from surrogate.kernels.axes import Axis, Place
 from surrogate.kernels.base import Features, Kernel, Linearised, detached, number_parameter
+from surrogate.kernels.devices import Moving
 from surrogate.operators.base import CovarianceOperator, check_columns
 from surrogate.operators.structured import Interpolated, Kronecker, Toeplitz, toeplitz_rows
+from surrogate.sums import sums_by_group
 from surrogate.workspace import Workspace
 
 _TILE = 2048  # columns computed at once
@@ -84,25 +86,26 @@ class GridKernel(Kernel):
         twin.axes = None if axes is None else tuple(axes)
         return twin
 
-    def column(self, j: int) -> Tensor:
+    def column(self, j: int, device: torch.device | None = None) -> Tensor:
         """k_j of the first node of axis j and all of them, shape (count,); differentiable."""
-        first, others = self._lags(j)
+        first, others = self._lags(j, device)
         factor = self.parts[j]
         return torch.cat([factor(first, first)[0], factor(first, others)[0]])
 
     def pullback_column(self, j: int, gradient: Tensor) -> tuple[Tensor, ...]:
         """Gradients in the parameters of k_j, given those in its column, shape (count,)."""
-        first, others = self._lags(j)
+        first, others = self._lags(j, gradient.device)
         factor, row = self.parts[j], gradient.unsqueeze(0)
         at_zero = factor.pullback(first, first, row[:, :1])
         beyond = factor.pullback(first, others, row[:, 1:])
         return tuple(a + b for a, b in zip(at_zero, beyond, strict=True))
 
-    def _lags(self, j: int) -> tuple[Tensor, Tensor]:
+    def _lags(self, j: int, device: torch.device | None) -> tuple[Tensor, Tensor]:
         """A node, and the others of its axis. Given twice, it is exactly where it is."""
         assert self.axes is not None
         axis = self.axes[j]
-        lags = axis.step * torch.arange(axis.count, dtype=torch.float64).unsqueeze(1)
+        steps = torch.arange(axis.count, dtype=torch.float64, device=device)
+        lags = axis.step * steps.unsqueeze(1)
         return lags[:1], lags[1:]
 
     def locate(self, X: Tensor) -> list[Place]:
@@ -112,23 +115,25 @@ class GridKernel(Kernel):
             ValueError: If one is outside of the grid.
         """
         assert self.axes is not None
-        for j, axis in enumerate(self.axes):
-            if not axis.holds(X[..., j]):
-                low, high = X[..., j].detach().aminmax()
-                raise ValueError(
-                    f"column {j} of X goes from {float(low):.6g} to {float(high):.6g}, beyond the "
-                    f"grid, which interpolates from {axis.span[0]:.6g} to {axis.span[1]:.6g}. Make "
-                    f"the model with bounds that hold all points there will be, or fit it again."
-                )
+        held = torch.stack([axis.holds(X[..., j]) for j, axis in enumerate(self.axes)])
+        if not bool(held.all()):  # one wait for all axes
+            j = held.tolist().index(False)
+            axis, (low, high) = self.axes[j], X[..., j].detach().aminmax()
+            raise ValueError(
+                f"column {j} of X goes from {float(low):.6g} to {float(high):.6g}, beyond the "
+                f"grid, which interpolates from {axis.span[0]:.6g} to {axis.span[1]:.6g}. Make "
+                f"the model with bounds that hold all points there will be, or fit it again."
+            )
         return [axis.locate(X[..., j]) for j, axis in enumerate(self.axes)]
 
     def nodes(self, X: Tensor) -> tuple[Tensor, Tensor]:
         """Nodes around the rows of X (n, d) and w(x), each (n, 4^d); differentiable in X."""
         assert self.axes is not None
-        index = torch.zeros(len(X), 1, dtype=torch.long)
+        index = torch.zeros(len(X), 1, dtype=torch.long, device=X.device)
+        four = torch.arange(4, device=X.device)
         weights = X.new_ones(len(X), 1)
         for axis, place in zip(self.axes, self.locate(X), strict=True):
-            near = place.first.unsqueeze(1) + torch.arange(4)  # (n, 4)
+            near = place.first.unsqueeze(1) + four  # (n, 4)
             index = (index.unsqueeze(2) * axis.count + near.unsqueeze(1)).flatten(1)
             weights = (weights.unsqueeze(2) * place.weights.unsqueeze(1)).flatten(1)
         return index, weights
@@ -143,8 +148,8 @@ class GridKernel(Kernel):
             at1 = self.locate(X1)
             at2 = at1 if X1 is X2 else self.locate(X2)
             parts = [
-                _between(self.column(j), at1[j].first, at1[j].weights, at2[j].first, at2[j].weights)
-                for j in range(self.dims)
+                _between(self.column(j, X1.device), a.first, a.weights, b.first, b.weights)
+                for j, (a, b) in enumerate(zip(at1, at2, strict=True))
             ]
         return self.variance * math.prod(parts[1:], start=parts[0])
 
@@ -152,12 +157,12 @@ class GridKernel(Kernel):
         if self.axes is None:
             parts = [f.diagonal(X[..., j : j + 1]) for j, f in enumerate(self.parts)]
         else:
-            near = torch.arange(4)
+            near = torch.arange(4, device=X.device)
             lags = (near.unsqueeze(1) - near).abs()
             parts = []
             for j, place in enumerate(self.locate(X)):
                 w = place.weights
-                parts.append(((w @ self.column(j)[lags]) * w).sum(-1))
+                parts.append(((w @ self.column(j, X.device)[lags]) * w).sum(-1))
         return self.variance * math.prod(parts[1:], start=parts[0])
 
     def coordinates(self, X: Tensor) -> Tensor:
@@ -193,14 +198,14 @@ class GridKernel(Kernel):
         pairs = zip(maps, self.axes, strict=True)
         tables = [f(axis.nodes.unsqueeze(1)) for f, axis in pairs]  # (count, F)
 
-        def interpolated(X: Tensor) -> Tensor:
+        def interpolated(X: Tensor, *tables: Tensor) -> Tensor:
             whole = scale
             for table, place in zip(tables, self.locate(X), strict=True):
                 w = place.weights.unsqueeze(-1)  # (..., 4, 1)
                 whole = whole * _weighted(table, place.first, w)
             return whole
 
-        return interpolated
+        return Moving(interpolated, *tables)
 
 
 def _check_factor(factor: Kernel) -> None:
@@ -276,7 +281,7 @@ class _LinearisedGrid(Linearised):
         with torch.no_grad():
             self._at1 = kernel.locate(X1)
             self._at2 = self._at1 if X1 is X2 else kernel.locate(X2)
-            self._columns = [kernel.column(j) for j in range(kernel.dims)]
+            self._columns = [kernel.column(j, X1.device) for j in range(kernel.dims)]
             self._variance = kernel.variance.detach()
             self._parts = [self._part(j, self._at1[j].weights) for j in range(kernel.dims)]
         self.K = self._variance * math.prod(self._parts[1:], start=self._parts[0])
@@ -303,13 +308,12 @@ class _LinearisedGrid(Linearised):
         at1, at2, count = self._at1[j], self._at2[j], len(self._columns[j])
         w1, w2 = at1.weights, at2.weights
         apart = at1.first.unsqueeze(1) - at2.first  # (n, m)
-        total = torch.zeros(count, dtype=torch.float64)
+        total = G.new_zeros(count)
         for lag in range(-3, 4):  # of nodes a and b, beside that of the first ones
             a = slice(max(0, lag), min(4, 4 + lag))
             b = slice(max(0, -lag), min(4, 4 - lag))
             share = (w1[:, a] @ w2[:, b].mT).mul_(G)
-            lags = (apart + lag).abs_().flatten()
-            total += torch.bincount(lags, share.flatten(), minlength=count)
+            total += sums_by_group(share.flatten(), (apart + lag).abs_().flatten(), count)
         return total
 
     @torch.no_grad()
@@ -338,12 +342,18 @@ class GridKernelOperator(Interpolated, CovarianceOperator):
     @torch.no_grad()
     def __init__(self, kernel: GridKernel, X: Tensor) -> None:
         self.kernel, self.X = kernel, X.detach()
-        self.grid = Kronecker([Toeplitz(kernel.column(j)) for j in range(kernel.dims)])
+        columns = [kernel.column(j, X.device) for j in range(kernel.dims)]
+        self.grid = Kronecker([Toeplitz(column) for column in columns])
         self._variance = kernel.variance.detach()
         super().__init__(float(self._variance) * self.grid, *kernel.nodes(self.X))
 
     def __repr__(self) -> str:
         return f"GridKernelOperator(n={self.n}, grid={self.grid.shape})"
+
+    @property
+    def device(self) -> torch.device:
+        """Where the points are, and all arithmetic is."""
+        return self.X.device
 
     @torch.no_grad()
     def diagonal(self) -> Tensor:

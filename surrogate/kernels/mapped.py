@@ -11,6 +11,8 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from surrogate.kernels.base import Features, Kernel, Linearised, backward, detached
+from surrogate.kernels.devices import Moving, beside
+from surrogate.tiles.formula import Formula, Gradients, View
 from surrogate.workspace import Workspace
 
 _INNER = "kernel."  # what the names of the inner kernel's parameters begin with
@@ -70,7 +72,7 @@ class Mapped(Kernel):
         return self.kernel.coordinates(self.embed(X))
 
     def linearise(self, X1: Tensor, X2: Tensor, workspace: Workspace | None = None) -> Linearised:
-        return _LinearisedMapped(self, *detached(X1, X2), workspace or Workspace())
+        return _LinearisedMapped(self, *detached(X1, X2), workspace or Workspace(X1.device))
 
     @torch.no_grad()
     def evaluate(
@@ -82,7 +84,30 @@ class Mapped(Kernel):
         """Those of k₀ at φ(x)."""
         f, leaves = self.kernel.features(count, generator), self._leaves()
         embed = _Embed(self)
-        return lambda X: f(embed.at(leaves, X))
+
+        def embedded(X: Tensor, *values: Tensor) -> Tensor:
+            return f(embed.at(dict(zip(leaves, values, strict=True)), X))
+
+        return Moving(embedded, *leaves.values())
+
+    def formula(self) -> Formula | None:
+        inner = self.kernel.formula()
+        if inner is None:
+            return None
+        places = {name: i for i, (name, _) in enumerate(self.named_parameters())}
+        own = {name: i for name, i in places.items() if not name.startswith(_INNER)}
+
+        def pullback(X: Tensor, G: Tensor) -> Gradients:
+            found = self.embedding(X).parameters(G) if own else {}
+            return {own[name]: gradient for name, gradient in found.items()}
+
+        view = View(
+            points=lambda X: self.embed(X).detach(),
+            pullback=pullback,
+            inputs=lambda X, G: self.embedding(X).inputs(G),
+        )
+        inner = inner.placed([i for name, i in places.items() if name.startswith(_INNER)])
+        return inner.seeing(view)
 
     def _embedded(self, X1: Tensor, X2: Tensor) -> tuple[Tensor, Tensor]:
         """φ of both; one tensor given twice stays one."""
@@ -114,7 +139,8 @@ class _ByAutograd:
     """An `Embedding` of any φ."""
 
     def __init__(self, mapped: Mapped, X: Tensor) -> None:
-        self._leaves = {name: p.requires_grad_() for name, p in mapped._leaves().items()}
+        leaves = mapped._leaves().items()
+        self._leaves = {name: beside(p, X).requires_grad_() for name, p in leaves}
         self._X = X.detach().requires_grad_()
         with torch.enable_grad():
             self._graph = _Embed(mapped).at(self._leaves, self._X)

@@ -19,6 +19,7 @@ from surrogate.kernels.base import (
     positive_parameter,
     seen,
 )
+from surrogate.kernels.devices import beside
 from surrogate.kernels.distances import centred, squared_distances
 from surrogate.kernels.stationary import Stationary
 from surrogate.workspace import Workspace
@@ -46,6 +47,7 @@ class RationalQuadratic(Stationary):
     """
 
     roles: ClassVar[dict[str, str]] = {**Stationary.roles, "log_alpha": "shape"}
+    profile = "rational_quadratic"
 
     def __init__(
         self,
@@ -95,6 +97,9 @@ class RationalQuadratic(Stationary):
         level = torch.rand(count, generator=generator, dtype=torch.float64).numpy()
         precision = torch.from_numpy(special.gammaincinv(alpha, level)) / alpha
         return normal * precision.sqrt()
+
+    def _shape(self) -> tuple[float, ...]:
+        return (self._alpha(),)
 
     def _alpha(self) -> float:
         return float(self.log_alpha.detach().exp())
@@ -190,7 +195,8 @@ class SpectralMixture(Kernel):
     def forward(self, X1: Tensor, X2: Tensor) -> Tensor:
         turn = X2.new_full((self.dims,), 2 * math.pi)
         A1, A2 = centred(*seen(X1, X2, self.columns), turn)
-        parts = zip(self.weights, self.frequencies, self.bandwidths, strict=True)
+        each = (self.weights, self.frequencies, self.bandwidths)
+        parts = zip(*(beside(values, X2) for values in each), strict=True)
         waves = [w * _wave(A1, A2, mu, bandwidth) for w, mu, bandwidth in parts]
         K = waves[0]
         for wave in waves[1:]:
@@ -198,14 +204,14 @@ class SpectralMixture(Kernel):
         return K
 
     def diagonal(self, X: Tensor) -> Tensor:
-        return self.weights.sum().expand(X.shape[:-1])
+        return beside(self.weights.sum(), X).expand(X.shape[:-1])
 
     def coordinates(self, X: Tensor) -> Tensor:
         """X times the root mean square of its angular frequencies: what tells near points apart."""
         weights = self.weights.detach()
         squares = self.frequencies.detach().square() + self.bandwidths.detach().square()
         mean = (weights / weights.sum()) @ squares  # (dims,)
-        return seen(X, X, self.columns)[0] * (2 * math.pi * mean.sqrt())
+        return seen(X, X, self.columns)[0] * beside(2 * math.pi * mean.sqrt(), X)
 
     def features(self, count: int, generator: torch.Generator) -> Features:
         """√(2 Σw / F) cos(ωᵀx + b), ω from the spectral density: Rahimi & Recht (2007)."""

@@ -19,6 +19,7 @@ from surrogate.kernels.base import (
     per_input_parameter,
     seen,
 )
+from surrogate.kernels.devices import Moving, beside
 from surrogate.workspace import Workspace
 
 
@@ -65,37 +66,38 @@ class Linear(Kernel):
 
     def forward(self, X1: Tensor, X2: Tensor) -> Tensor:
         X1, X2 = seen(X1, X2, self.columns)
-        return X1 * self.variance @ X2.transpose(-1, -2)
+        return X1 * beside(self.variance, X1) @ X2.transpose(-1, -2)
 
     def diagonal(self, X: Tensor) -> Tensor:
-        return seen(X, X, self.columns)[0].square() @ self.variance
+        return seen(X, X, self.columns)[0].square() @ beside(self.variance, X)
 
     def coordinates(self, X: Tensor) -> Tensor:
         """X √v."""
-        return seen(X, X, self.columns)[0] * torch.exp(0.5 * self.log_variance.detach())
+        root = beside(torch.exp(0.5 * self.log_variance.detach()), X)
+        return seen(X, X, self.columns)[0] * root
 
     def linearise(self, X1: Tensor, X2: Tensor, workspace: Workspace | None = None) -> Linearised:
-        return _LinearisedLinear(self, *detached(X1, X2), workspace or Workspace())
+        return _LinearisedLinear(self, *detached(X1, X2), workspace or Workspace(X1.device))
 
     def evaluate(
         self, X1: Tensor, X2: Tensor, out: Tensor, workspace: Workspace | None = None
     ) -> Tensor:
         X1, X2 = seen(*detached(X1, X2), self.columns)
-        K = (workspace or Workspace()).buffer("K", *out.shape)
-        return out.copy_(torch.mm(X1 * self.variance.detach(), X2.mT, out=K))
+        K = (workspace or Workspace(X1.device)).buffer("K", *out.shape)
+        return out.copy_(torch.mm(X1 * beside(self.variance.detach(), X1), X2.mT, out=K))
 
     def features(self, count: int, generator: torch.Generator) -> Features:
         """Inputs, scaled and turned at random: k itself, and not only its mean, if F ≥ dims."""
         W = _orthogonal(self.dims, count, generator) / count**0.5
         W = W * torch.exp(0.5 * self.log_variance.detach()).unsqueeze(-1)
-        return lambda X: seen(X, X, self.columns)[0] @ W
+        return Moving(lambda X, W: seen(X, X, self.columns)[0] @ W, W)
 
 
 class _LinearisedLinear(Linearised):
     def __init__(self, kernel: Linear, X1: Tensor, X2: Tensor, workspace: Workspace) -> None:
         self._columns, self._width = kernel.columns, X1.shape[-1]
         self._X1, self._X2 = seen(X1, X2, kernel.columns)
-        self._variance = kernel.variance.detach()
+        self._variance = beside(kernel.variance.detach(), X1)
         self.K = workspace.buffer("K", len(X1), len(X2))
         torch.mm(self._X1 * self._variance, self._X2.mT, out=self.K)
 
@@ -175,13 +177,13 @@ class Polynomial(Kernel):
         return seen(X, X, self.columns)[0]
 
     def linearise(self, X1: Tensor, X2: Tensor, workspace: Workspace | None = None) -> Linearised:
-        return _LinearisedPolynomial(self, *detached(X1, X2), workspace or Workspace())
+        return _LinearisedPolynomial(self, *detached(X1, X2), workspace or Workspace(X1.device))
 
     def evaluate(
         self, X1: Tensor, X2: Tensor, out: Tensor, workspace: Workspace | None = None
     ) -> Tensor:
         X1, X2 = seen(*detached(X1, X2), self.columns)
-        base = (workspace or Workspace()).buffer("base", *out.shape)
+        base = (workspace or Workspace(X1.device)).buffer("base", *out.shape)
         torch.mm(X1, X2.mT, out=base).add_(float(self.offset.detach())).pow_(self.degree)
         return out.copy_(base.mul_(float(self.variance.detach())))
 
@@ -191,14 +193,14 @@ class Polynomial(Kernel):
         root = self.offset.detach().sqrt()
         scale = (self.variance.detach() / count).sqrt()
 
-        def products(X: Tensor) -> Tensor:
+        def products(X: Tensor, *turns: Tensor) -> Tensor:
             X = seen(X, X, self.columns)[0]
             phi = scale
             for W in turns:
                 phi = phi * (X @ W[:-1] + root * W[-1])
             return phi
 
-        return products
+        return Moving(products, *turns)
 
 
 class _LinearisedPolynomial(Linearised):

@@ -21,6 +21,7 @@ from surrogate.kernels.base import (
     per_input_parameter,
     seen,
 )
+from surrogate.kernels.devices import Moving, beside
 from surrogate.kernels.distances import (
     centred,
     squared_distances,
@@ -28,6 +29,7 @@ from surrogate.kernels.distances import (
     weighted_differences,
     weighted_squares,
 )
+from surrogate.tiles.formula import Formula, Gradients, Radial
 from surrogate.workspace import Workspace
 
 
@@ -102,21 +104,22 @@ class Periodic(Kernel):
         return self.variance * torch.exp(-squared_distances(U1, U2) / 2)
 
     def diagonal(self, X: Tensor) -> Tensor:
-        return self.variance.expand(X.shape[:-1])
+        return beside(self.variance, X).expand(X.shape[:-1])
 
     def coordinates(self, X: Tensor) -> Tensor:
         """Where X stands on circles of radius 1/ℓ: shape (..., n, 2 dims)."""
-        return _points(seen(X, X, self.columns)[0] * self._turn()) * self._radius()
+        turn, radius = beside(self._turn(), X), beside(self._radius(), X)
+        return _points(seen(X, X, self.columns)[0] * turn) * radius
 
     def linearise(self, X1: Tensor, X2: Tensor, workspace: Workspace | None = None) -> Linearised:
-        return _LinearisedPeriodic(self, *detached(X1, X2), workspace or Workspace())
+        return _LinearisedPeriodic(self, *detached(X1, X2), workspace or Workspace(X1.device))
 
     def evaluate(
         self, X1: Tensor, X2: Tensor, out: Tensor, workspace: Workspace | None = None
     ) -> Tensor:
         with torch.no_grad():
             U1, U2 = self._on_circles(*self._angles(X1, X2))
-        u2 = (workspace or Workspace()).buffer("u2", len(X1), len(X2))
+        u2 = (workspace or Workspace(X1.device)).buffer("u2", len(X1), len(X2))
         squared_distances_into(U1, U2, U1.square(), U2.square(), u2)
         out.copy_(u2.clamp_min_(0.0)).mul_(-0.5).exp_()
         return out.mul_(float(self.variance.detach()))
@@ -125,8 +128,34 @@ class Periodic(Kernel):
         """√(2 s² / F) cos(ωᵀu + b) of the points u on the circles: Rahimi & Recht (2007)."""
         omega = torch.randn(2 * self.dims, count, generator=generator, dtype=torch.float64)
         on_circles = fourier_features(omega, self.variance.detach(), None, generator)
-        turn, radius = self._turn(), self._radius()
-        return lambda X: on_circles(_points(seen(X, X, self.columns)[0] * turn) * radius)
+
+        def waves(X: Tensor, turn: Tensor, radius: Tensor) -> Tensor:
+            return on_circles(_points(seen(X, X, self.columns)[0] * turn) * radius)
+
+        return Moving(waves, self._turn(), self._radius())
+
+    def formula(self) -> Formula:
+        turn, radius, columns = self._turn(), self._radius(), self.columns
+
+        def angles(X: Tensor) -> Tensor:
+            return seen(X, X, columns)[0] * beside(turn, X)
+
+        def by_angle(X: Tensor, G: Tensor) -> Tensor:
+            A, (by_sine, by_cosine) = angles(X), (G * beside(radius, G)).chunk(2, dim=1)
+            return by_sine * A.cos() - by_cosine * A.sin()
+
+        def pullback(X: Tensor, U: Tensor, G: Tensor) -> Gradients:
+            by_period = -(angles(X) * by_angle(X, G)).sum(0)
+            return {0: by_period, 1: -(U * G).sum(0).view(2, -1).sum(0)}
+
+        radial = Radial(
+            "rbf",
+            points=lambda X: _points(angles(X)) * beside(radius, X),
+            pullback=pullback,
+            inputs=lambda X, G: among_all(by_angle(X, G) * beside(turn, X), columns, X.shape[1]),
+            width=2 * self.dims,
+        )
+        return Formula.of(radial, scale=float(self.variance.detach()), scales=(2,))
 
     def _turn(self) -> Tensor:
         """2π / p, shape (dims,)."""
@@ -139,11 +168,11 @@ class Periodic(Kernel):
     def _angles(self, X1: Tensor, X2: Tensor) -> tuple[Tensor, Tensor]:
         """2π x / p of both, centred: of large angles, sines are not exact."""
         turn = 2 * math.pi * torch.exp(-self.log_period)
-        return centred(*seen(X1, X2, self.columns), turn)
+        return centred(*seen(X1, X2, self.columns), beside(turn, X2))
 
     def _on_circles(self, A1: Tensor, A2: Tensor) -> tuple[Tensor, Tensor]:
         """Points on circles of radius 1/ℓ, one set of angles given twice staying one."""
-        radius = torch.exp(-self.log_lengthscale).repeat(2)
+        radius = beside(torch.exp(-self.log_lengthscale).repeat(2), A2)
         U2 = _points(A2) * radius
         return U2 if A1 is A2 else _points(A1) * radius, U2
 
@@ -158,7 +187,7 @@ class _LinearisedPeriodic(Linearised):
 
     def __init__(self, kernel: Periodic, X1: Tensor, X2: Tensor, workspace: Workspace) -> None:
         self._kernel, self._width = kernel, X1.shape[-1]
-        self._turn, self._radius = kernel._turn(), kernel._radius()
+        self._turn, self._radius = beside(kernel._turn(), X1), beside(kernel._radius(), X1)
         with torch.no_grad():
             self._A1, self._A2 = kernel._angles(X1, X2)
             self._U1, self._U2 = kernel._on_circles(self._A1, self._A2)

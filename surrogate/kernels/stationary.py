@@ -27,6 +27,7 @@ from surrogate.kernels.base import (
     per_input_parameter,
     seen,
 )
+from surrogate.kernels.devices import beside
 from surrogate.kernels.distances import (
     centred,
     squared_distances,
@@ -34,6 +35,7 @@ from surrogate.kernels.distances import (
     weighted_differences,
     weighted_squares,
 )
+from surrogate.tiles.formula import Formula, Radial
 from surrogate.workspace import Workspace
 
 # Below this u², points count as coincident: √u² has no gradient at 0, and autograd would give nan.
@@ -65,6 +67,8 @@ class Stationary(Kernel):
     """c: ρ is a function of u² = c r²."""
     spread: ClassVar[float] = 5.0
     """√dims / ℓ where no lengthscale is given."""
+    profile: ClassVar[str | None] = None
+    """ρ by the name that fused kernels know it by; it is not inherited, for ρ may be another."""
 
     def __init__(
         self,
@@ -128,19 +132,20 @@ class Stationary(Kernel):
         return self.variance * self.correlation(u2)
 
     def diagonal(self, X: Tensor) -> Tensor:
-        return self.variance.expand(X.shape[:-1])
+        return beside(self.variance, X).expand(X.shape[:-1])
 
     def coordinates(self, X: Tensor) -> Tensor:
         """X / ℓ."""
-        return seen(X, X, self.columns)[0] * torch.exp(-self.log_lengthscale.detach())
+        inverse = beside(torch.exp(-self.log_lengthscale.detach()), X)
+        return seen(X, X, self.columns)[0] * inverse
 
     def linearise(self, X1: Tensor, X2: Tensor, workspace: Workspace | None = None) -> Linearised:
-        return _LinearisedStationary(self, *detached(X1, X2), workspace or Workspace())
+        return _LinearisedStationary(self, *detached(X1, X2), workspace or Workspace(X1.device))
 
     def evaluate(
         self, X1: Tensor, X2: Tensor, out: Tensor, workspace: Workspace | None = None
     ) -> Tensor:
-        workspace, shape = workspace or Workspace(), (len(X1), len(X2))
+        workspace, shape = workspace or Workspace(X1.device), (len(X1), len(X2))
         inverse = self._inverse(self.log_lengthscale.detach())
         U1, U2 = self._scaled(*detached(X1, X2), inverse)
         u2 = workspace.buffer("u2", *shape)
@@ -162,13 +167,34 @@ class Stationary(Kernel):
         omega = omega / self.lengthscale.detach().unsqueeze(-1)  # (dims, F)
         return fourier_features(omega, self.variance.detach(), self.columns, generator)
 
+    def formula(self) -> Formula | None:
+        profile = vars(type(self)).get("profile")
+        if profile is None:
+            return None
+        inverse, columns = self._inverse(self.log_lengthscale.detach()), self.columns
+        radial = Radial(
+            profile,
+            points=lambda X: seen(X, X, columns)[0] * beside(inverse, X),
+            # du_k/d log ℓ_k is -u_k.
+            pullback=lambda X, U, G: {0: -(U * G).sum(0)},
+            inputs=lambda X, G: among_all(G * beside(inverse, G), columns, X.shape[1]),
+            width=self.dims,
+            shape=self._shape(),
+            by_shape=2 if profile == "rational_quadratic" else None,
+        )
+        return Formula.of(radial, scale=float(self.variance.detach()), scales=(1,))
+
+    def _shape(self) -> tuple[float, ...]:
+        """What ρ depends on besides u², as numbers."""
+        return ()
+
     def _inverse(self, log_lengthscale: Tensor) -> Tensor:
         """√c / ℓ, shape (dims,)."""
         return torch.exp(0.5 * math.log(self.sharpness) - log_lengthscale)
 
     def _scaled(self, X1: Tensor, X2: Tensor, inverse: Tensor) -> tuple[Tensor, Tensor]:
         """Both inputs centred and times `inverse`: u = √c z."""
-        return centred(*seen(X1, X2, self.columns), inverse)
+        return centred(*seen(X1, X2, self.columns), beside(inverse, X2))
 
 
 class _LinearisedStationary(Linearised):
@@ -176,7 +202,7 @@ class _LinearisedStationary(Linearised):
 
     def __init__(self, kernel: Stationary, X1: Tensor, X2: Tensor, workspace: Workspace) -> None:
         self._kernel, self._width = kernel, X1.shape[-1]
-        self._inverse = kernel._inverse(kernel.log_lengthscale.detach())
+        self._inverse = beside(kernel._inverse(kernel.log_lengthscale.detach()), X1)
         self._U1, self._U2 = kernel._scaled(X1, X2, self._inverse)
         self._S1 = self._U1.square()
         self._S2 = self._S1 if X1 is X2 else self._U2.square()
@@ -212,6 +238,8 @@ class RBF(Stationary):
     Source: Rasmussen & Williams (2006), Gaussian Processes for Machine Learning, eq. 4.9.
     """
 
+    profile = "rbf"
+
     def correlation(self, u2: Tensor) -> Tensor:
         return torch.exp(-u2 / 2)
 
@@ -232,6 +260,8 @@ class Matern12(Stationary):
 
     Source: Rasmussen & Williams (2006), eq. 4.18 with γ = 1.
     """
+
+    profile = "matern12"
 
     def correlation(self, u2: Tensor) -> Tensor:
         return torch.exp(-u2.clamp_min(COINCIDENT).sqrt())
@@ -256,6 +286,7 @@ class Matern32(Stationary):
     Source: Rasmussen & Williams (2006), eq. 4.17.
     """
 
+    profile = "matern32"
     sharpness = 3.0
 
     def correlation(self, u2: Tensor) -> Tensor:
@@ -282,6 +313,7 @@ class Matern52(Stationary):
     Source: Rasmussen & Williams (2006), eq. 4.17.
     """
 
+    profile = "matern52"
     sharpness = 5.0
 
     def correlation(self, u2: Tensor) -> Tensor:

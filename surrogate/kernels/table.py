@@ -11,6 +11,7 @@ from torch import Tensor
 from surrogate.kernels.base import Features, Kernel, Linearised
 from surrogate.kernels.combine import Columns, Product, Sum
 from surrogate.operators.table import TableKernelOperator
+from surrogate.tiles.formula import Formula
 from surrogate.workspace import Workspace
 
 _PAYS = 0.5  # most multiplications of a product by factors, as a share of those with the matrix
@@ -92,6 +93,9 @@ class TableKernel(Kernel):
 
     def features(self, count: int, generator: torch.Generator) -> Features:
         return self.whole.features(count, generator)
+
+    def formula(self) -> Formula | None:
+        return self.whole.formula()
 
     def operator(self, X: Tensor, workspace: Workspace | None = None) -> TableKernelOperator | None:
         table = Table.of(self, X)

@@ -10,6 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from surrogate.kernels.base import Features, Kernel, Linearised, positive_parameter
+from surrogate.kernels.devices import Moving, beside
+from surrogate.sums import sums_by_group
+from surrogate.tiles.formula import Formula, Gradients, Tasks
 from surrogate.workspace import Workspace
 
 _ALIKE = 0.7  # correlation of any two tasks before anything is learnt
@@ -88,26 +91,37 @@ class Coregionalization(Kernel):
 
     def forward(self, X1: Tensor, X2: Tensor) -> Tensor:
         t1, t2 = self._tasks(X1, X2)
-        return self.covariance[t1.unsqueeze(-1), t2.unsqueeze(-2)]
+        return beside(self.covariance, X1)[t1.unsqueeze(-1), t2.unsqueeze(-2)]
 
     def diagonal(self, X: Tensor) -> Tensor:
-        return self.covariance.diagonal()[self._tasks(X, X)[0]]
+        return beside(self.covariance.diagonal(), X)[self._tasks(X, X)[0]]
 
     @torch.no_grad()
     def coordinates(self, X: Tensor) -> Tensor:
         """Unit vectors with the correlations as their products."""
         root = self._root()
-        return (root / root.norm(dim=1, keepdim=True))[self._tasks(X, X)[0]]
+        return beside(root / root.norm(dim=1, keepdim=True), X)[self._tasks(X, X)[0]]
 
     def linearise(self, X1: Tensor, X2: Tensor, workspace: Workspace | None = None) -> Linearised:
-        return _LinearisedTasks(self, X1, X2, workspace or Workspace())
+        return _LinearisedTasks(self, X1, X2, workspace or Workspace(X1.device))
 
     @torch.no_grad()
     def evaluate(
         self, X1: Tensor, X2: Tensor, out: Tensor, workspace: Workspace | None = None
     ) -> Tensor:
         t1, t2 = self._tasks(X1, X2)
-        return torch.index_select(self.covariance[t1].to(out.dtype), 1, t2, out=out)
+        rows = beside(self.covariance.to(out.dtype), X1)[t1]
+        return torch.index_select(rows, 1, t2, out=out)
+
+    def formula(self) -> Formula:
+        W, kappa = self.factor.detach(), self.diagonal_variance.detach()
+
+        def pullback(by_C: Tensor) -> Gradients:
+            by_W = (by_C + by_C.mT) @ W.to(by_C.device)
+            return {0: by_W, 1: by_C.diagonal() * kappa.to(by_C.device)}
+
+        covariance = W @ W.mT + kappa.diag()
+        return Formula.of(Tasks(lambda X: self._tasks(X, X)[0].unsqueeze(-1), covariance, pullback))
 
     def features(self, count: int, generator: torch.Generator) -> Features:
         """Random signs times a root of the covariance: E[(R e)(R e)ᵀ] = RRᵀ."""
@@ -115,27 +129,30 @@ class Coregionalization(Kernel):
             root = self._root()
         signs = torch.randint(0, 2, (root.shape[1], count), generator=generator) * 2 - 1
         table = root @ signs.to(root.dtype) / count**0.5  # (T, F)
-        return lambda X: table[self._tasks(X, X)[0]]
+        return Moving(lambda X, table: table[self._tasks(X, X)[0]], table)
 
     def _root(self) -> Tensor:
         """[W, diag(√κ)], shape (T, rank + T)."""
         return torch.cat([self.factor, self.diagonal_variance.sqrt().diag()], dim=1)
 
     def _tasks(self, X1: Tensor, X2: Tensor) -> tuple[Tensor, Tensor]:
-        """The task of each row of both, as an index."""
-        t1 = self._index(X1)
-        return t1, t1 if X2 is X1 else self._index(X2)
-
-    def _index(self, X: Tensor) -> Tensor:
-        given = X.detach()[..., self.column]  # (..., n)
-        index = given.long()
-        if not bool(((index == given) & (index >= 0) & (index < self.tasks)).all()):
-            wrong = given[(index != given) | (index < 0) | (index >= self.tasks)]
+        """The task of each row of both, as an index; the host waits once, to see that they are."""
+        t1, is_wrong = self._index(X1)
+        t2, also = (t1, is_wrong) if X2 is X1 else self._index(X2)
+        if bool(is_wrong.any() if also is is_wrong else is_wrong.any() | also.any()):
+            given = [X.detach()[..., self.column] for X in (X1, X2)]
+            wrong = torch.cat([given[0][is_wrong], given[1][also]])
             raise ValueError(
                 f"column {self.column} of X must hold task numbers 0 … {self.tasks - 1}; "
                 f"got {wrong.unique().tolist()[:5]}."
             )
-        return index
+        return t1, t2
+
+    def _index(self, X: Tensor) -> tuple[Tensor, Tensor]:
+        """The column of tasks as whole numbers, and where it holds others, both (..., n)."""
+        given = X.detach()[..., self.column]
+        index = given.long()
+        return index, (index != given) | (index < 0) | (index >= self.tasks)
 
 
 def _checked_factor(
@@ -163,16 +180,16 @@ class _LinearisedTasks(Linearised):
         self, kernel: Coregionalization, X1: Tensor, X2: Tensor, workspace: Workspace
     ) -> None:
         self._t1, self._t2 = kernel._tasks(X1, X2)
-        self._W = kernel.factor.detach()
-        self._kappa = kernel.diagonal_variance.detach()
+        self._W = beside(kernel.factor.detach(), X1)
+        self._kappa = beside(kernel.diagonal_variance.detach(), X1)
         self._shape = X1.shape
         out = workspace.buffer("K", len(X1), len(X2))
         self.K = kernel.evaluate(X1, X2, out)
 
     def parameters(self, G: Tensor) -> tuple[Tensor, Tensor]:
         T = len(self._W)
-        rows = G.new_zeros(T, G.shape[1]).index_add_(0, self._t1, G)
-        B = G.new_zeros(T, T).index_add_(1, self._t2, rows)  # ∂loss/∂C
+        rows = sums_by_group(G, self._t1, T)  # (T, m)
+        B = sums_by_group(rows, self._t2, T, dim=1)  # ∂loss/∂C
         return (B + B.mT) @ self._W, B.diagonal() * self._kappa
 
     def inputs(self, G: Tensor) -> Tensor:

@@ -8,8 +8,10 @@ from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
+from torch.func import functional_call
 
 from surrogate.kernels.base import Kernel, checked_columns, per_input_parameter
+from surrogate.kernels.devices import beside, chosen, column_index
 from surrogate.kernels.mapped import Embedding, Mapped
 
 # How far inside [0, 1] its ends are warped: there x^a has an infinite slope for a < 1, and so has
@@ -71,14 +73,15 @@ class Warped(Mapped):
         return self.log_b.exp()
 
     def embed(self, X: Tensor) -> Tensor:
-        x = X if self.columns is None else X[..., self.columns]
+        x = X if self.columns is None else chosen(X, self.columns)
+        a, b = beside(self.a, X), beside(self.b, X)
         x = _INSIDE + (1 - 2 * _INSIDE) * x.clamp(0.0, 1.0)  # (..., n, dims)
-        log_rest = torch.log(-torch.expm1(self.a * x.log()))  # log(1 - x^a), no digits lost near 1
-        warped = -torch.expm1(self.b * log_rest)
+        log_rest = torch.log(-torch.expm1(a * x.log()))  # log(1 - x^a), no digits lost near 1
+        warped = -torch.expm1(b * log_rest)
         if self.columns is None:
             return warped
         whole = X.clone()
-        whole[..., self.columns] = warped
+        whole[..., column_index(X, self.columns)] = warped
         return whole
 
     def embedding(self, X: Tensor) -> Embedding:
@@ -90,10 +93,10 @@ class _WarpedRows:
 
     @torch.no_grad()
     def __init__(self, warped: Warped, X: Tensor) -> None:
-        columns = warped.columns
-        x = X if columns is None else X[:, columns]
+        columns = None if warped.columns is None else column_index(X, warped.columns)
+        x = X if columns is None else X.index_select(1, columns)
         self._is_inside = (x >= 0) & (x <= 1)
-        a, b = warped.a, warped.b
+        a, b = beside(warped.a, X), beside(warped.b, X)
         log_x = (_INSIDE + (1 - 2 * _INSIDE) * x.clamp(0.0, 1.0)).log()
         log_rest = torch.log(-torch.expm1(a * log_x))
         self._a, self._b, self._columns = a, b, columns
@@ -115,7 +118,7 @@ class _WarpedRows:
         return found
 
     def parameters(self, by_U: Tensor) -> Mapping[str, Tensor]:
-        by_w = by_U if self._columns is None else by_U[:, self._columns]
+        by_w = by_U if self._columns is None else by_U.index_select(1, self._columns)
         # dw/da = b (1 - x^a)^(b-1) x^a log x;  dw/db = -(1 - x^a)^b log(1 - x^a)
         by_a = torch.exp((self._b - 1) * self._log_rest + self._a * self._log_x) * self._log_x
         by_b = self._rest * self._log_rest
@@ -150,7 +153,12 @@ class FeatureMap(Mapped):
         self.module = copy.deepcopy(module).to(torch.float64).eval()
 
     def embed(self, X: Tensor) -> Tensor:
-        U = self.module(X)
+        if X.device.type == "cpu":
+            U = self.module(X)
+        else:
+            kinds = self.module.named_parameters(), self.module.named_buffers()
+            own = {name: beside(values, X) for kind in kinds for name, values in kind}
+            U = functional_call(self.module, own, (X,))
         if U.shape[:-1] != X.shape[:-1]:
             raise ValueError(
                 f"the module must map {tuple(X.shape)} to {(*X.shape[:-1], 'c')}, one row of "

@@ -121,9 +121,9 @@ class FactorCache(Cache, Generic[AFactor]):
     def precisions(self) -> Tensor:
         n = len(self.residual)
         out = self.residual.new_empty(n)
-        for some in torch.arange(n).split(_COLUMNS):
+        for some in torch.arange(n, device=out.device).split(_COLUMNS):
             unit = out.new_zeros(n, len(some))
-            unit[some, torch.arange(len(some))] = 1.0
+            unit[some, some - some[0]] = 1.0
             out[some] = self.factor.whiten(unit).square().sum(0)
         return out
 
@@ -150,7 +150,9 @@ class CholeskyCache(FactorCache[CholeskyFactor]):
         square root does, and at noise 1e-8 that is the difference between a variance and noise.
         """
         with torch.inference_mode(False):
-            return self.factor.whiten(torch.eye(len(self.residual), dtype=self.residual.dtype))
+            residual = self.residual
+            eye = torch.eye(len(residual), dtype=residual.dtype, device=residual.device)
+            return self.factor.whiten(eye)
 
     def explain(self, k: Tensor, prior: Tensor) -> Explained:
         if len(self.residual) <= _INVERSE_TO:
@@ -176,9 +178,8 @@ class CholeskyCache(FactorCache[CholeskyFactor]):
         extended = CholeskyCache(factor, torch.cat([self.residual, residual]))
         if "inverse_root" in self.__dict__:
             n, m = K12.shape
-            corner = torch.linalg.solve_triangular(
-                factor.L[n:, n:], torch.eye(m, dtype=K12.dtype), upper=False
-            )
+            eye = torch.eye(m, dtype=K12.dtype, device=K12.device)
+            corner = torch.linalg.solve_triangular(factor.L[n:, n:], eye, upper=False)
             # [[L, 0], [B, C]]⁻¹ = [[L⁻¹, 0], [-C⁻¹ B L⁻¹, C⁻¹]]
             root = K12.new_zeros(n + m, n + m)
             root[:n, :n] = self.inverse_root

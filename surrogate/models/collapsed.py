@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from surrogate.kernels.base import Kernel, Linearised
+from surrogate.kernels.devices import beside
 from surrogate.solvers.cholesky import Cholesky, CholeskyFactor
 from surrogate.workspace import Workspace
 
@@ -28,10 +29,10 @@ def pieces(n: int, points: int) -> list[slice]:
     return [slice(i, min(i + size, n)) for i in range(0, n, size)]
 
 
-def factor_of_points(kernel: Kernel, Z: Tensor, solver: Cholesky) -> tuple[CholeskyFactor, float]:
-    """L of K_ZZ (M, M), and the least noise that goes with it."""
+def factor_of_points(kernel: Kernel, Z: Tensor, solver: Cholesky) -> tuple[CholeskyFactor, Tensor]:
+    """L of K_ZZ (M, M), and the least noise that goes with it, shape ()."""
     K = kernel.evaluate(Z, Z, Z.new_empty(len(Z), len(Z)))
-    least = _LEAST_NOISE * float(K.diagonal().mean()) if len(Z) else 0.0
+    least = _LEAST_NOISE * K.diagonal().mean() if len(Z) else Z.new_zeros(())
     K.diagonal().mul_(1 + _JITTER)
     return solver.factor(K), least
 
@@ -60,7 +61,7 @@ class System:
     @staticmethod
     def of(A: list[Tensor], D: Tensor, points: int, solver: Cholesky) -> System:
         """Build B in O(n M²) and factor it."""
-        B = torch.eye(points, dtype=D.dtype)
+        B = torch.eye(points, dtype=D.dtype, device=D.device)
         for part, d in zip(A, _split(D, A), strict=True):
             B.addmm_(part / d, part.mT)
         return System(A, D, solver.factor(B))
@@ -81,20 +82,20 @@ class System:
         explained = [part.mT @ w for part in self.A]
         return w, R - torch.cat(explained) if explained else R
 
-    def quadratic(self, r: Tensor) -> float:
-        """rᵀ(Q + D)⁻¹r for r (n,): the least of (r - Aᵀw)ᵀD⁻¹(r - Aᵀw) + wᵀw over w.
+    def quadratic(self, r: Tensor) -> Tensor:
+        """rᵀ(Q + D)⁻¹r for r (n,), shape (): the least of (r - Aᵀw)ᵀD⁻¹(r - Aᵀw) + wᵀw over w.
 
         A sum of squares, where Woodbury's identity has a difference of large numbers.
         """
         w, misfit = self.misfit(r.unsqueeze(1))
-        return float((misfit[:, 0].square() / self.D).sum() + w.square().sum())
+        return (misfit[:, 0].square() / self.D).sum() + w.square().sum()
 
-    def logdet(self) -> float:
-        """log|Q + D|."""
-        return float(self.D.log().sum() + self.B.logdet())
+    def logdet(self) -> Tensor:
+        """log|Q + D|, shape ()."""
+        return self.D.log().sum() + self.B.logdet()
 
-    def log_density(self, r: Tensor) -> float:
-        """log N(r | 0, Q + D)."""
+    def log_density(self, r: Tensor) -> Tensor:
+        """log N(r | 0, Q + D), shape ()."""
         return -0.5 * (self.quadratic(r) + self.logdet() + len(r) * math.log(2 * math.pi))
 
 
@@ -174,9 +175,9 @@ class Collapsed:
         return max(self.factor.jitter, self.system.B.jitter)
 
     @property
-    def trace_term(self) -> float:
-        """½ Σ_i (k_ii - q_ii) / σ_i², in nats."""
-        return 0.5 * float((self.left / self.variances).sum())
+    def trace_term(self) -> Tensor:
+        """½ Σ_i (k_ii - q_ii) / σ_i², in nats, shape ()."""
+        return 0.5 * (self.left / self.variances).sum()
 
     def best_mean(self, y: Tensor) -> Tensor:
         """The m of largest density, 1ᵀWy / 1ᵀW1 with W = (Q + D)⁻¹, shape ()."""
@@ -185,7 +186,7 @@ class Collapsed:
 
     def value(self, r: Tensor) -> float:
         """The bound, or FITC's log density, for r = y - m."""
-        return self.system.log_density(r) - (0.0 if self.fitc else self.trace_term)
+        return float(self.system.log_density(r) - (0.0 if self.fitc else self.trace_term))
 
     def upper(self, r: Tensor) -> float:
         """No smaller than log p(y), for r = y - m.
@@ -199,7 +200,7 @@ class Collapsed:
         plain = System.of(A, self.variances, M, self.solver) if self.fitc else self.system
         wide = System.of(A, self.variances + self.left.sum(), M, self.solver)
         constant = len(r) * math.log(2 * math.pi)
-        return -0.5 * (wide.quadratic(r) + plain.logdet() + constant)
+        return float(-0.5 * (wide.quadratic(r) + plain.logdet() + constant))
 
     @torch.no_grad()
     def gradients(self, r: Tensor, *, points: bool) -> Gradients:
@@ -224,12 +225,12 @@ class Collapsed:
         alpha = self.system.misfit(r.unsqueeze(1))[1][:, 0] / D  # (n,)
         by_alpha = self.system.times(alpha.unsqueeze(1))  # Aα, (M, 1)
         by_variance, by_prior = torch.empty_like(r), torch.empty_like(r)
-        eye = torch.eye(M, dtype=D.dtype)
+        eye = torch.eye(M, dtype=D.dtype, device=D.device)
         kept = (B.L @ B.L.mT).sub_(eye)  # A D⁻¹ Aᵀ = B - I, (M, M)
         shrunk = B.solve(kept)  # I - B⁻¹, to the last digit where it is small
         spread = self.factor.unwhiten(shrunk - eye if self.fitc else shrunk)
         CA = by_alpha @ by_alpha.mT + (-shrunk if self.fitc else shrunk @ kept)
-        by_kernel = tuple(torch.zeros_like(p) for p in kernel.parameters())
+        by_kernel = tuple(D.new_zeros(p.shape) for p in kernel.parameters())
         by_points = torch.zeros_like(Z)
         lifted = self.factor.unwhiten(by_alpha)  # L⁻ᵀAα, (M, 1)
         for rows, A in zip(pieces(len(r), M), self.system.A, strict=True):
@@ -290,7 +291,7 @@ def _diagonal_pullback(kernel: Kernel, X: Tensor, by_prior: Tensor) -> tuple[Ten
     """Gradients in the kernel's parameters of a loss whose gradient in k(x, x) is given, (n,)."""
     parameters = list(kernel.parameters())
     wanted = [i for i, p in enumerate(parameters) if p.requires_grad]
-    gradients = [torch.zeros_like(p) for p in parameters]
+    gradients = [X.new_zeros(p.shape) for p in parameters]
     if wanted and len(X):
         with torch.enable_grad():
             prior = kernel.diagonal(X)
@@ -299,7 +300,7 @@ def _diagonal_pullback(kernel: Kernel, X: Tensor, by_prior: Tensor) -> tuple[Ten
                 prior, [parameters[i] for i in wanted], by_prior, allow_unused=True
             )
             for i, gradient in zip(wanted, found, strict=True):
-                gradients[i] = gradients[i] if gradient is None else gradient
+                gradients[i] = gradients[i] if gradient is None else beside(gradient, X)
     return tuple(gradients)
 
 
@@ -309,14 +310,14 @@ class Sums:
 
     Attributes:
         factor: L, of K_ZZ.
-        least: Least noise variance that is worked with.
+        least: Least noise variance that is worked with, shape ().
         S: A D⁻¹ Aᵀ, shape (M, M).
         b: A D⁻¹ (y - m), shape (M,).
         trace_term: ½ Σ_i (k_ii - q_ii) / σ_i², in nats.
     """
 
     factor: CholeskyFactor
-    least: float
+    least: Tensor
     S: Tensor
     b: Tensor
     trace_term: float = 0.0
@@ -341,7 +342,7 @@ class Sums:
             variances: σ² of each, shape (n,).
             fitc: Whether what is left of K counts as noise.
         """
-        S, b, trace = self.S.clone(), self.b.clone(), self.trace_term
+        S, b, traces = self.S.clone(), self.b.clone(), []
         for rows in pieces(len(X), len(Z)):
             A = whitened(kernel, Z, X[rows], self.factor)
             left = (kernel.diagonal(X[rows]) - A.square().sum(0)).clamp_min(0.0)
@@ -349,11 +350,15 @@ class Sums:
             scaled = A / (noise + left if fitc else noise)
             S.addmm_(scaled, A.mT)
             b.addmv_(scaled, r[rows])
-            trace += 0.5 * float((left / noise).sum())
+            traces.append((left / noise).sum())
+        trace = self.trace_term
+        for part in torch.stack(traces).tolist() if traces else ():
+            trace += 0.5 * part
         return Sums(self.factor, self.least, S, b, trace)
 
     @cached_property
     def B(self) -> CholeskyFactor:
         """The factor of I + A D⁻¹ Aᵀ."""
         with torch.inference_mode(False), torch.no_grad():
-            return Cholesky().factor(self.S + torch.eye(len(self.S), dtype=self.S.dtype))
+            eye = torch.eye(len(self.S), dtype=self.S.dtype, device=self.S.device)
+            return Cholesky().factor(self.S + eye)

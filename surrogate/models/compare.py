@@ -136,9 +136,9 @@ def _left_out(
         return (posterior.y, *posterior.leave_one_out())
     X, y, noise = model.as_data(X, y, noise)
     mean, std, folds = torch.empty_like(y), torch.empty_like(y), min(_FOLDS, len(y))
-    order = torch.randperm(len(y), generator=torch.Generator().manual_seed(0))
+    order = torch.randperm(len(y), generator=torch.Generator().manual_seed(0)).to(y.device)
     for left in order.tensor_split(folds) if folds > 1 else ():
-        kept = torch.ones(len(y), dtype=torch.bool).index_fill(0, left, False)
+        kept = torch.ones_like(y, dtype=torch.bool).index_fill(0, left, False)
         others = model.condition(X[kept], y[kept], noise[kept])
         mean[left], deviation = others.marginals(X[left])
         std[left] = (deviation.square() + model.noise_variances(X[left], noise[left])).sqrt()

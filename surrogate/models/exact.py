@@ -14,9 +14,11 @@ from torch import Tensor, nn
 from surrogate.checks import as_matrix, as_noise, as_targets
 from surrogate.kernels.base import Kernel
 from surrogate.kernels.combine import Columns
+from surrogate.kernels.devices import beside
 from surrogate.models.covariance import helped, kernel_operator
 from surrogate.models.noise import Homoskedastic, Noise
 from surrogate.models.priors import DIMENSION_SCALED, LogPriors, Prior, PriorSet, prior_set
+from surrogate.models.transfer import check_parameters, to_the_cpu
 from surrogate.solvers.auto import Auto, Choice, Solver, for_fit, for_prediction
 from surrogate.solvers.bbmm import BBMM
 from surrogate.solvers.cholesky import Cholesky
@@ -37,6 +39,7 @@ class ExactGP(nn.Module):
     """y = f(x) + ε with f ~ GP(m, k) and ε ~ N(0, σ²), m a constant.
 
     Parameters that were given no value begin where the priors start; `fit` returns a fitted copy.
+    They are on the CPU. What is computed with data is computed, and stays, where X is.
 
     Args:
         kernel: k. The model keeps a copy.
@@ -144,7 +147,7 @@ class ExactGP(nn.Module):
 
     def covariance(self, X: Tensor, noise: Tensor | None = None) -> Tensor:
         """K̂ = k(X, X) + noise on the diagonal, shape (n, n), differentiable in the parameters."""
-        return self.kernel(X, X) + self.noise_variances(X, as_noise(noise, len(X))).diag()
+        return self.kernel(X, X) + self.noise_variances(X, as_noise(noise, len(X), X.device)).diag()
 
     def noise_variances(self, X: Tensor, noise: Tensor) -> Tensor:
         """σ² at X (n, d) where `noise` (n,) is NaN, else the variance given."""
@@ -195,7 +198,7 @@ class ExactGP(nn.Module):
         table = complete_table(self, X, noise)
         if table is not None:
             return TableEvaluator(self, table, X, y, best_mean=best_mean)
-        workspace = Workspace()
+        workspace = Workspace(X.device)
         return lambda: log_marginal_likelihood_and_gradient(
             self, X, y, noise, workspace, solver=solver, best_mean=best_mean
         )
@@ -210,10 +213,13 @@ class ExactGP(nn.Module):
         """X (n, d), y (n,) and noise variances (n,), checked.
 
         Raises:
-            ValueError: If shapes do not match or values are not finite.
+            ValueError: If shapes do not match, values are not finite, the data are on two devices,
+                or the parameters not on the CPU.
         """
+        check_parameters(self)
         X = as_matrix("X", X, self.dims)
-        return X, as_targets("y", y, len(X)), as_noise(noise, len(X))
+        y = as_targets("y", y, len(X), X.device)
+        return X, y, as_noise(noise, len(X), X.device)
 
     def log_density(self, X: Tensor, y: Tensor, noise: Tensor) -> Estimate:
         """`log_marginal_likelihood` of checked data."""
@@ -236,7 +242,8 @@ class ExactGP(nn.Module):
         found, gradients, _ = TableEvaluator(self, table, X, y, best_mean=False)()
         value = torch.as_tensor(found, dtype=torch.float64)
         if torch.is_grad_enabled():
-            for p, g in zip([*self.searched_parameters(), self.constant], gradients, strict=True):
+            parameters = [*self.searched_parameters(), self.constant]
+            for p, g in zip(parameters, to_the_cpu(gradients), strict=True):
                 value = value + (g * _zero(p)).sum()
         return replace(certain(found), value=value)
 
@@ -265,7 +272,7 @@ class ExactGP(nn.Module):
         gradients = [*K.pullback(A, B), solved.alpha.sum()]
         # Terms that are zero, and whose gradient is that of the likelihood.
         value = estimate.value + (by_noise * _zero(self.noise_variances(X, noise))).sum()
-        for p, g in zip(parameters, gradients, strict=True):
+        for p, g in zip(parameters, to_the_cpu(gradients), strict=True):
             value = value + (g * _zero(p)).sum()
         return replace(estimate, value=value)
 
@@ -350,10 +357,15 @@ def log_marginal_likelihood_and_gradient(
     solved = torch.cholesky_solve(torch.stack([y, torch.ones_like(y)], 1), factor.L)  # (n, 2)
     if best_mean:
         by_y, by_one = solved.sum(0)  # 1ᵀK̂⁻¹y and 1ᵀK̂⁻¹1
-        model.constant.copy_(by_y / by_one)
-    residual = y - model.constant
-    alpha = torch.addcmul(solved[:, 0], solved[:, 1], model.constant, value=-1)  # (n,)
-    value = -0.5 * float(residual @ alpha + factor.logdet()) - 0.5 * n * math.log(2 * math.pi)
+        mean = by_y / by_one
+    else:
+        mean = beside(model.constant, X)
+    alpha = torch.addcmul(solved[:, 0], solved[:, 1], mean, value=-1)  # (n,)
+    form = (y - mean) @ alpha + factor.logdet()
+    form, best = torch.stack([form, mean]).tolist()  # in one go, for the host waits for it
+    if best_mean:
+        model.constant.fill_(best)
+    value = -0.5 * form - 0.5 * n * math.log(2 * math.pi)
     # `cholesky_inverse` costs a third less than solving for the identity.
     G = torch.cholesky_inverse(factor.L, out=workspace.buffer("G", n, n))
     G.addr_(alpha, alpha, beta=-0.5, alpha=0.5)

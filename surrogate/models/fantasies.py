@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from surrogate.checks import as_matrix, as_noise, check_finite
+from surrogate.checks import as_noise, check_finite, on_device
 from surrogate.models.covariance import helped
 from surrogate.models.posterior import ByLinearise, Posterior
 
@@ -34,10 +34,10 @@ class Fantasies:
     @torch.no_grad()
     def of(posterior: Posterior, X: Tensor, Y: Tensor, noise: Tensor | None) -> Fantasies:
         """Use `Posterior.fantasise`."""
-        X = as_matrix("X", X, posterior.X.shape[-1])
+        X = posterior._matrix(X)
         n, k, kernel = len(posterior.y), len(X), posterior.model.kernel
-        Y = _as_values(Y, k)
-        given = torch.zeros(k, dtype=X.dtype) if noise is None else as_noise(noise, k)
+        Y = _as_values(Y, k, X.device)
+        given = X.new_zeros(k) if noise is None else as_noise(noise, k, X.device)
         alpha = posterior._cache.alpha.unsqueeze(1)
         if not k:
             return Fantasies(posterior, alpha.expand(n, len(Y)))
@@ -73,7 +73,7 @@ class Fantasies:
             mean, std = ByLinearise.apply(flat, self)
         else:
             mean, std = flat.new_empty(self.count, len(flat)), flat.new_empty(len(flat))
-            for some in self.posterior._parts(torch.arange(len(flat))):
+            for some in self.posterior._parts(torch.arange(len(flat), device=flat.device)):
                 k, std[some] = self.posterior._spread(flat[some])
                 mean[:, some] = self._means(k)
         return mean.reshape(self.count, *X.shape[:-1]), std.reshape(X.shape[:-1])
@@ -118,9 +118,9 @@ class Fantasies:
         return self.posterior.model.constant + (k @ self.weights).mT
 
 
-def _as_values(Y: Tensor, k: int) -> Tensor:
+def _as_values(Y: Tensor, k: int, device: torch.device) -> Tensor:
     """Return Y as a float64 tensor, or raise unless it is a finite (S, k) matrix with S ≥ 1."""
-    Y = torch.as_tensor(Y, dtype=torch.float64)
+    Y = on_device("Y", Y, device)
     if Y.ndim != 2 or Y.shape[1] != k or not len(Y):
         raise ValueError(
             f"Y must have shape (S, {k}), a row for each fantasy, at least one, and a value for "

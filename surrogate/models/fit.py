@@ -64,6 +64,8 @@ class FitReport:
         jitter: Largest amount added to a diagonal on the way; 0 when nothing was needed.
         converged: Whether the optimiser of the winning start stopped by itself.
         message: What it said.
+        arithmetic: What computed K at each product where it was kept nowhere, and in which type:
+            "torch float64", "triton float32" or "triton float64".
     """
 
     value: float
@@ -81,6 +83,7 @@ class FitReport:
     jitter: float
     converged: bool
     message: str
+    arithmetic: str | None = None
 
     @property
     def log_marginal_likelihood(self) -> float:
@@ -165,6 +168,7 @@ def fit(
         evaluations=found.evaluations,
         products=found.products,
         storage=found.storage,
+        arithmetic=found.arithmetic,
         starts=found.starts,
         seconds=time.perf_counter() - began,
         jitter=found.jitter,
@@ -217,6 +221,7 @@ class _Found:
     jitter: float = 0.0
     products: int = 0
     storage: Storage = "float64"
+    arithmetic: str | None = None
 
 
 def _rows(data: _Data, which: Tensor) -> _Data:
@@ -275,7 +280,7 @@ def _by_products(
     The first subset guards against a bad basin, by values; the last search is checked by them.
     """
     n, x = len(data[1]), parameters.position()
-    order = torch.randperm(n, generator=options.generator())
+    order = torch.randperm(n, generator=options.generator()).to(data[0].device)
     first, *others = _sizes(n)
     starts, jitter = 1, 0.0
     if not warm.n or limits.restart:
@@ -318,6 +323,7 @@ def _by_products(
         jitter,
         objective.products,
         objective.storage or "tiles",
+        objective.arithmetic,
     )
 
 
@@ -358,7 +364,7 @@ class UnscaledData(UserWarning):
 def _warn_of_scales(model: ExactGP, X: Tensor, y: Tensor) -> None:
     if not model.priors.unit_scales or len(X) < 2:
         return
-    width, centre, spread = float(X.abs().max()), float(y.mean().abs()), float(y.std())
+    width, centre, spread = torch.stack([X.abs().max(), y.mean().abs(), y.std()]).tolist()
     if width > _FAR or centre > _FAR * max(spread, 1.0) or spread > _FAR:
         warnings.warn(
             f"the priors {model.priors.name!r} expect inputs in the unit cube and targets of mean "

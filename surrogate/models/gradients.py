@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from surrogate.checks import as_matrix, as_points
+from surrogate.checks import as_matrix, as_points, on_device
 from surrogate.kernels.gradients import WithGradients
 from surrogate.kernels.stationary import RBF, Matern52
 from surrogate.models.exact import ExactGP
@@ -72,6 +72,10 @@ class GradientGP(ExactGP):
         assert isinstance(self.kernel, WithGradients)
         return self.kernel.kernel.dims
 
+    def derivatives(self, device: torch.device) -> Tensor:
+        """The i of all derivatives, 1 … d, on a device."""
+        return torch.arange(1, 1 + self.columns, device=device)
+
     def rows(self, X: Tensor, which: Tensor) -> Tensor:
         """Rows [x, i] for each i of `which` (k,), at X (..., d): shape (..., k, d + 1)."""
         k = len(which)
@@ -89,18 +93,19 @@ class GradientGP(ExactGP):
             noise: Variances in the shape of y, NaN where they are to be learnt.
 
         Raises:
-            ValueError: If shapes do not match, or something is infinite.
+            ValueError: If shapes do not match, something is infinite, or the data are on two
+                devices.
         """
         X = as_matrix("X", X, self.columns)
-        Y, shape = torch.as_tensor(y, dtype=torch.float64), (len(X), 1 + self.columns)
+        Y, shape = on_device("y", y, X.device), (len(X), 1 + self.columns)
         if noise is not None:
-            noise = torch.as_tensor(noise, dtype=torch.float64)
+            noise = on_device("noise", noise, X.device)
             if noise.shape != Y.shape:
                 raise ValueError(
                     f"noise must have the shape {tuple(Y.shape)} of y; got {tuple(noise.shape)}."
                 )
         if Y.shape == shape[:1]:
-            rows = self.rows(X, torch.zeros(1))[:, 0]
+            rows = self.rows(X, X.new_zeros(1))[:, 0]
             return super().as_data(rows, Y, noise)
         if Y.shape != shape:
             raise ValueError(
@@ -108,7 +113,8 @@ class GradientGP(ExactGP):
                 f"{shape}, or values alone; got {tuple(Y.shape)}. NaN says: not observed."
             )
         there = ~Y.isnan()
-        rows = self.rows(X, torch.arange(1 + self.columns))[there]
+        which = torch.arange(1 + self.columns, device=X.device)
+        rows = self.rows(X, which)[there]
         return super().as_data(rows, Y[there], None if noise is None else noise[there])
 
     def log_marginal_likelihood(
@@ -157,7 +163,7 @@ class GradientPosterior:
     def gradient(self, X: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and standard deviation of ∂f/∂x_i at X (..., d), each of shape (..., d)."""
         X = self._points(X)
-        return self.long.marginals(self.model.rows(X, torch.arange(1, 1 + self.model.columns)))
+        return self.long.marginals(self.model.rows(X, self.model.derivatives(X.device)))
 
     def joint(self, X: Tensor) -> tuple[Tensor, Tensor]:
         """Mean (..., q) and covariance (..., q, q) of f over groups of q points X (..., q, d)."""
@@ -165,7 +171,8 @@ class GradientPosterior:
 
     def sample(self, X: Tensor, count: int, generator: torch.Generator) -> Tensor:
         """Draw `count` joint samples of f at the rows of X (m, d): (count, m)."""
-        return self.long.sample(self._values(as_matrix("X", X)), count, generator)
+        X = as_matrix("X", X, device=self.long.X.device)
+        return self.long.sample(self._values(X), count, generator)
 
     def sample_paths(
         self, count: int, generator: torch.Generator, features: int = 2048
@@ -175,13 +182,15 @@ class GradientPosterior:
 
     def append(self, X: Tensor, y: Tensor, noise: Tensor | None = None) -> GradientPosterior:
         """The posterior after more data, given as for `condition`; this one stays as it is."""
+        X = on_device("X", X, self.long.X.device)
         return GradientPosterior(self.long.append(*self.model.as_data(X, y, noise)))
 
     def _values(self, X: Tensor) -> Tensor:
-        return self.model.rows(self._points(X), torch.zeros(1)).squeeze(-2)
+        X = self._points(X)
+        return self.model.rows(X, X.new_zeros(1)).squeeze(-2)
 
     def _points(self, X: Tensor) -> Tensor:
-        return as_points(X, self.model.columns)
+        return as_points(X, self.model.columns, self.long.X.device)
 
 
 @dataclass(frozen=True)
@@ -211,15 +220,15 @@ class GradientPaths:
         Returns:
             Shape (count, m).
         """
-        return self._at(X, torch.zeros(1)).squeeze(-1)
+        return self._at(X, torch.zeros(1, device=self.long.X.device)).squeeze(-1)
 
     def gradient(self, X: Tensor) -> Tensor:
         """∂f/∂x_i of every path, without autograd: shape (count, m, d); X as above."""
-        return self._at(X, torch.arange(1, 1 + self.model.columns))
+        return self._at(X, self.model.derivatives(self.long.X.device))
 
     def _at(self, X: Tensor, which: Tensor) -> Tensor:
         """What `which` (k,) says of every path: shape (count, m, k)."""
-        X = as_points(X, self.model.columns)
+        X = as_points(X, self.model.columns, self.long.X.device)
         if X.shape[:-2] not in ((), (self.count,)) or X.ndim < 2:
             raise ValueError(
                 f"X must have shape (m, d) or ({self.count}, m, d); got {tuple(X.shape)}."

@@ -164,7 +164,7 @@ class GridGP(ExactGP):
         some = torch.randperm(len(X), generator=torch.Generator().manual_seed(0))[:_LOOKED_AT]
         if not len(some):
             return 0.0
-        kernel, rows = self.placed(X).kernel, X[some]
+        kernel, rows = self.placed(X).kernel, X[some.to(X.device)]
         off = kernel(rows, rows) - kernel.on(None)(rows, rows)
         return float(off.abs().max() / kernel.variance)
 
@@ -312,7 +312,7 @@ class GridPosterior(Posterior):
         assert isinstance(self._cache, ProductCache)
         share = self._cache.options.variance_tolerance
         if math.isinf(share):
-            return torch.empty(0, dtype=torch.long)
+            return torch.empty(0, dtype=torch.long, device=upper.device)
         noise = self._cache.variances
         least = noise.min() if len(noise) else 0.0
         return (upper - lower > share * (lower + least)).nonzero().squeeze(1)

@@ -63,11 +63,15 @@ class NodeRoot:
 
 
 def _leading(K: GridKernelOperator) -> Tensor:
-    """Eigenvectors of K_grid times the roots of their eigenvalues, largest first, (nodes, r)."""
+    """Eigenvectors of K_grid times the roots of their eigenvalues, largest first, (nodes, r).
+
+    Chosen on the CPU: eigenvalues of a grid that is alike along two axes are equal in pairs, and
+    which of a pair comes first must not depend on how a device sorts.
+    """
     values, vectors = [], []
     for factor, count in zip(K.grid.factors, K.grid.shape, strict=True):
-        spectrum = torch.linalg.eigh(factor.rows(torch.arange(count)))
-        values.append(spectrum.eigenvalues.clamp_min(0.0))
+        spectrum = torch.linalg.eigh(factor.rows(torch.arange(count, device=K.X.device)))
+        values.append(spectrum.eigenvalues.clamp_min(0.0).cpu())
         vectors.append(spectrum.eigenvectors)
     whole = values[0]
     for more in values[1:]:
@@ -76,8 +80,8 @@ def _leading(K: GridKernelOperator) -> Tensor:
     kept = top.indices[top.values > _NOTHING * top.values[0]]
     F = vectors[0].new_ones(1, len(kept))
     for Q, place in zip(vectors, torch.unravel_index(kept, K.grid.shape), strict=True):
-        F = (F.unsqueeze(1) * Q[:, place]).flatten(0, 1)
-    return F * (K.kernel.variance.detach() * whole[kept]).sqrt()
+        F = (F.unsqueeze(1) * Q[:, place.to(F.device)]).flatten(0, 1)
+    return F * (K.kernel.variance.detach() * whole[kept]).sqrt().to(F.device)
 
 
 def _symmetric(A: Tensor) -> Tensor:

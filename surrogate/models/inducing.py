@@ -12,15 +12,17 @@ from torch import Tensor, nn
 
 from surrogate.checks import as_matrix
 from surrogate.kernels.base import Kernel
+from surrogate.kernels.devices import beside
 from surrogate.models.collapsed import Collapsed
 from surrogate.models.exact import ExactGP
 from surrogate.models.noise import Noise
 from surrogate.models.priors import DIMENSION_SCALED, Prior, PriorSet
+from surrogate.models.transfer import to_the_cpu
 from surrogate.operators.kernel import KernelOperator
 from surrogate.solvers.auto import Choice
 from surrogate.solvers.cholesky import Cholesky
 from surrogate.solvers.inv_quad_logdet import Estimate
-from surrogate.solvers.preconditioners import random_pivots
+from surrogate.solvers.pivots import random_pivots
 from surrogate.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -72,7 +74,7 @@ class InducingGP(ExactGP):
 
     Attributes:
         inducing: How many points to choose, at most; None where they were given.
-        inducing_points: Z, shape (M, d); None before they are chosen.
+        inducing_points: Z, shape (M, d), on the CPU; None before they are chosen.
     """
 
     inducing_points: Tensor | None
@@ -151,9 +153,12 @@ class InducingGP(ExactGP):
         )
 
     def points(self, X: Tensor, noise: Tensor) -> Tensor:
-        """The inducing points, chosen from checked data where there are none yet: (M, d)."""
+        """The inducing points, chosen from checked data where there are none yet: (M, d).
+
+        Where X is.
+        """
         Z = self.inducing_points
-        return self.chosen(X, noise) if Z is None else Z
+        return self.chosen(X, noise) if Z is None else beside(Z, X)
 
     def prepared(self, X: Tensor, y: Tensor, noise: Tensor, *, restart: bool) -> Self:
         """A copy with points for these data, at parameters that suit both."""
@@ -175,17 +180,17 @@ class InducingGP(ExactGP):
         pivots = random_pivots(K, _LEFT * self.noise_variances(X, noise), most, generator)
         if len(pivots) == most:
             return X[pivots]
-        order = torch.cat([pivots, torch.randperm(len(X), generator=generator)])
+        others = torch.randperm(len(X), generator=generator).to(X.device)
+        order = torch.cat([pivots, others])
         _, same = X[order].unique(dim=0, return_inverse=True)
-        first = torch.full((len(X),), len(order)).scatter_reduce(
-            0, same, torch.arange(len(order)), "amin"
-        )
+        place = torch.arange(len(order), device=X.device)
+        first = torch.full_like(others, len(order)).scatter_reduce(0, same, place, "amin")
         first = first[first < len(order)].sort().values[:most]
         return X[order[first]]
 
     def place(self, Z: Tensor) -> None:
         """Take a copy of these inducing points, shape (M, d)."""
-        Z = Z.detach().clone()
+        Z = Z.detach().to("cpu", copy=True)
         self.inducing_points = nn.Parameter(Z) if self.learn_inducing else Z
 
     @torch.no_grad()
@@ -206,14 +211,14 @@ class InducingGP(ExactGP):
             self.noise_variances(X, noise),
             fitc=self.fitc,
             solver=solver or Cholesky(),
-            workspace=workspace or Workspace(),
+            workspace=workspace or Workspace(X.device),
         )
 
     def evaluator(
         self, X: Tensor, y: Tensor, noise: Tensor, solver: Cholesky, *, best_mean: bool
     ) -> Callable[[], tuple[float, list[Tensor], float]]:
         """What a fit calls at each step: the bound, its gradients, and the jitter."""
-        workspace, fixed = Workspace(), None
+        workspace, fixed = Workspace(X.device), None
         if self.inducing_points is None:
             fixed = self.chosen(X, noise)
 
@@ -259,7 +264,8 @@ class InducingGP(ExactGP):
         if not (torch.is_grad_enabled() and any(p.requires_grad for p in parameters)):
             return estimate
         value = estimate.value
-        for p, g in zip(parameters, self._gradients(bound, X, r, noise), strict=True):
+        gradients = to_the_cpu(self._gradients(bound, X, r, noise))
+        for p, g in zip(parameters, gradients, strict=True):
             value = value + (g * (p - p.detach())).sum()  # 0, whose gradient is g
         return replace(estimate, value=value)
 

@@ -14,6 +14,7 @@ from surrogate.models.collapsed import Sums, pieces
 from surrogate.models.inducing import InducingGP
 from surrogate.models.paths import SamplePaths
 from surrogate.models.posterior import Posterior, PosteriorInfo, Pullback
+from surrogate.randomness import normal
 
 
 @dataclass(frozen=True)
@@ -60,7 +61,8 @@ class InducingCache(Cache):
         return a @ a.transpose(-1, -2) - v @ v.transpose(-1, -2)
 
     def precisions(self) -> Tensor:
-        return self.solve(torch.eye(len(self.sums.b), dtype=self.sums.b.dtype)).diagonal()
+        b = self.sums.b
+        return self.solve(torch.eye(len(b), dtype=b.dtype, device=b.device)).diagonal()
 
     def append(self, K12: Tensor, K22: Tensor, residual: Tensor, X: Tensor, noise: Tensor) -> Cache:
         raise TypeError("observations are appended to an InducingPosterior, not to its points.")
@@ -207,8 +209,8 @@ class InducingPosterior:
         """
         kernel, Z, sums = self.model.kernel, self.points, self._sums
         phi = kernel.features(features, generator)
-        w = torch.randn(features, count, generator=generator, dtype=torch.float64)
-        e = torch.randn(len(Z), count, generator=generator, dtype=torch.float64)
+        w = normal(features, count, generator=generator, device=Z.device)
+        e = normal(len(Z), count, generator=generator, device=Z.device)
         white = sums.B.solve(sums.b.unsqueeze(1)) + sums.B.unwhiten(e)  # L⁻¹u, (M, count)
         v = sums.factor.unwhiten(white - sums.factor.whiten(phi(Z) @ w))
         return SamplePaths(kernel, Z, self.model.constant.detach(), phi, w, v)
@@ -238,8 +240,8 @@ class InducingPosterior:
             y: Shape (m,).
             noise: Variance of each, shape (m,), NaN where the model's σ² is to be used.
         """
-        X = as_matrix("X", X, self.X.shape[-1])
-        y, noise = as_targets("y", y, len(X)), as_noise(noise, len(X))
+        X = as_matrix("X", X, self.X.shape[-1], self.X.device)
+        y, noise = as_targets("y", y, len(X), X.device), as_noise(noise, len(X), X.device)
         if not len(self.points):
             return InducingPosterior.of(self.model, X, y, noise)
         return self._with(X, y, noise)

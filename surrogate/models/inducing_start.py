@@ -67,8 +67,9 @@ def _own(model: ExactGP) -> list[torch.nn.Parameter]:
     return [*model.kernel.parameters(), *model.noise_model.parameters()]
 
 
-def _order(model: InducingGP, n: int) -> Tensor:
-    return torch.randperm(n, generator=torch.Generator().manual_seed(model.seed))
+def _order(model: InducingGP, n: int, device: torch.device) -> Tensor:
+    order = torch.randperm(n, generator=torch.Generator().manual_seed(model.seed))
+    return order.to(device)
 
 
 def _fit_of_a_subset(
@@ -88,7 +89,7 @@ def _fit_of_a_subset(
     exact.constant.requires_grad_(model.constant.requires_grad)
     if not any(p.requires_grad for p in exact.parameters()):
         return None
-    few = _order(model, len(X))[:_SUBSET]
+    few = _order(model, len(X), X.device)[:_SUBSET]
     return fit(exact, X[few], y[few], noise=noise[few], restart=restart, tolerance=_EXACT)
 
 
@@ -107,7 +108,7 @@ def _grow(model: InducingGP, X: Tensor, y: Tensor, noise: Tensor) -> None:
     """Move to what is best for more and more of the rows, but not for all of them."""
     points, n = model.inducing_points, len(X)
     assert points is not None
-    order, size = _order(model, n), min(max(_PER_POINT * len(points), _SUBSET), n)
+    order, size = _order(model, n, X.device), min(max(_PER_POINT * len(points), _SUBSET), n)
     state = _State(None, size)
     first = True
     while size < n or first:

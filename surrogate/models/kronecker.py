@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from surrogate.kernels.base import Kernel, Linearised
+from surrogate.kernels.devices import beside
 from surrogate.kernels.table import Table, TableKernel
 from surrogate.models.exact import ExactGP
 from surrogate.models.noise import Homoskedastic, NoisePerTask
@@ -84,7 +85,7 @@ class KroneckerFactor:
         """From eigenvalues (n,) and eigenvectors (n, n) of K, C (T, T) and noise D (T,)."""
         root = D.rsqrt()
         column_values, U = torch.linalg.eigh(root.unsqueeze(1) * C * root)
-        low = torch.zeros((), dtype=C.dtype)
+        low = C.new_zeros(())
         return KroneckerFactor(
             table, V, values.maximum(low), root.unsqueeze(1) * U, column_values.maximum(low), D
         )
@@ -92,7 +93,7 @@ class KroneckerFactor:
     @property
     def spectrum(self) -> Tensor:
         """Λ ⊗ M + I, shape (n, T)."""
-        return torch.addr(torch.ones(1, dtype=self.V.dtype), self.values, self.column_values)
+        return torch.addr(self.V.new_ones(1), self.values, self.column_values)
 
     def logdet(self) -> Tensor:
         """log|K̂|, shape ()."""
@@ -117,7 +118,7 @@ class KroneckerFactor:
         """The columns of B (N, t) as tables, shape (t, n, T)."""
         n, T = self.spectrum.shape
         place = self.table.row * T + self.table.column
-        out = torch.zeros(B.shape[1], n * T, dtype=B.dtype).index_copy(1, place, B.mT)
+        out = B.new_zeros(B.shape[1], n * T).index_copy(1, place, B.mT)
         return out.view(B.shape[1], n, T)
 
     def _entries(self, tables: Tensor) -> Tensor:
@@ -167,7 +168,7 @@ class TableEvaluator:
         self._model, self._table, self._X = model, table, X
         n, T = len(table.X), len(table.S)
         place = table.row * T + table.column
-        self._Y = torch.zeros(n * T, dtype=y.dtype).index_copy(0, place, y).view(n, T)
+        self._Y = y.new_zeros(n * T).index_copy(0, place, y).view(n, T)
         self._best_mean, self.wants_rows = best_mean, True
         self._known: tuple[list[Tensor], _Rows] | None = None
 
@@ -185,10 +186,14 @@ class TableEvaluator:
         white = rows.Y @ W / root  # of Y, and of a table of ones
         white_one = torch.outer(rows.one, W.sum(0)) / root
         if self._best_mean:
-            model.constant.copy_((white * white_one).sum() / white_one.square().sum())
-        residual = white - model.constant * white_one
-        value = -0.5 * float(residual.square().sum() + factor.logdet())
-        value -= 0.5 * rows.Y.numel() * math.log(2 * math.pi)
+            mean = (white * white_one).sum() / white_one.square().sum()
+        else:
+            mean = beside(model.constant, white)
+        residual = white - mean * white_one
+        form, best = torch.stack([residual.square().sum() + factor.logdet(), mean]).tolist()
+        if self._best_mean:
+            model.constant.fill_(best)
+        value = -0.5 * form - 0.5 * rows.Y.numel() * math.log(2 * math.pi)
         A = (residual / root) @ W.mT  # VᵀA, (n, T)
         inverse = 1 / factor.spectrum
         if self.wants_rows:

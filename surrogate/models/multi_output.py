@@ -10,8 +10,9 @@ from typing import Literal, Self
 import torch
 from torch import Tensor
 
-from surrogate.checks import as_matrix, as_points
+from surrogate.checks import as_matrix, as_points, on_device
 from surrogate.kernels.base import Kernel
+from surrogate.kernels.devices import beside
 from surrogate.kernels.stationary import Stationary
 from surrogate.kernels.table import TableKernel
 from surrogate.kernels.tasks import Coregionalization
@@ -142,7 +143,7 @@ class MultiOutputGP(ExactGP):
         """Inputs [x, s] of all outputs at X (..., d): shape (..., T, d + c)."""
         T, c = self.places.shape
         x = X.unsqueeze(-2).expand(*X.shape[:-1], T, X.shape[-1])
-        return torch.cat([x, self.places.expand(*X.shape[:-1], T, c)], -1)
+        return torch.cat([x, beside(self.places, X).expand(*X.shape[:-1], T, c)], -1)
 
     def as_data(
         self, X: Tensor, y: Tensor, noise: Tensor | None = None
@@ -155,19 +156,20 @@ class MultiOutputGP(ExactGP):
             noise: Variances, shape (n, T), NaN where they are to be learnt.
 
         Raises:
-            ValueError: If shapes do not match, or something is infinite.
+            ValueError: If shapes do not match, something is infinite, or the data are on two
+                devices.
         """
         X = as_matrix("X", X, self.columns)
-        Y, shape = torch.as_tensor(y, dtype=torch.float64), (len(X), self.outputs)
+        Y, shape = on_device("Y", y, X.device), (len(X), self.outputs)
         if Y.shape != shape:
             raise ValueError(
                 f"Y must have a row for each of X and a column for each output, shape {shape}; "
                 f"got {tuple(Y.shape)}. NaN says that a value is missing."
             )
         if noise is None:
-            variances = torch.full(shape, torch.nan, dtype=torch.float64)
+            variances = X.new_full(shape, torch.nan)
         else:
-            variances = torch.as_tensor(noise, dtype=torch.float64)
+            variances = on_device("noise", noise, X.device)
             if variances.shape != shape:
                 raise ValueError(f"noise must have shape {shape}; got {tuple(variances.shape)}.")
         there = ~Y.isnan()
@@ -258,7 +260,7 @@ class MultiOutputPosterior:
 
     def sample(self, X: Tensor, count: int, generator: torch.Generator) -> Tensor:
         """Draw `count` joint samples of all outputs at the rows of X (m, d): (count, m, T)."""
-        rows = self.model.rows(as_matrix("X", X, self.model.columns))
+        rows = self.model.rows(as_matrix("X", X, self.model.columns, self.long.X.device))
         drawn = self.long.sample(rows.flatten(0, 1), count, generator)
         return drawn.reshape(count, *rows.shape[:-1])
 
@@ -278,10 +280,11 @@ class MultiOutputPosterior:
             Y: Shape (m, T), NaN where a value is missing.
             noise: Variances, shape (m, T), NaN where the model's are to be used.
         """
+        X = on_device("X", X, self.long.X.device)
         return MultiOutputPosterior(self.long.append(*self.model.as_data(X, Y, noise)))
 
     def _points(self, X: Tensor) -> Tensor:
-        return as_points(X, self.model.columns)
+        return as_points(X, self.model.columns, self.long.X.device)
 
 
 @dataclass(frozen=True)
@@ -306,7 +309,8 @@ class MultiOutputPaths:
         Returns:
             Shape (count, m, T).
         """
-        rows = self.model.rows(torch.as_tensor(X, dtype=torch.float64))  # (..., m, T, d + c)
+        X = on_device("X", X, self.long.X.device)
+        rows = self.model.rows(X)  # (..., m, T, d + c)
         values = self.long(rows.flatten(-3, -2))
         return values.reshape(len(values), *rows.shape[-3:-1])
 
@@ -317,7 +321,7 @@ def _places(outputs: int | Tensor) -> tuple[Tensor, bool]:
         if outputs < 1:
             raise ValueError(f"outputs must be at least 1; got {outputs}.")
         return torch.arange(outputs, dtype=torch.float64).unsqueeze(1), True
-    places = torch.as_tensor(outputs, dtype=torch.float64)
+    places = torch.as_tensor(outputs, dtype=torch.float64, device="cpu")
     places = as_matrix("outputs", places.unsqueeze(1) if places.ndim == 1 else places)
     if len(places.unique(dim=0)) < len(places) or not len(places):
         raise ValueError("outputs must be at different places; got one of them twice, or none.")

@@ -31,7 +31,7 @@ def nested_start(model: ExactGP, X: Tensor, y: Tensor, *, restart: bool) -> None
         restart: Whether to begin where the priors would, if that is better.
     """
     parameters = Parameters(model)
-    unknown = torch.full((len(y),), torch.nan, dtype=torch.float64)
+    unknown = torch.full_like(y, torch.nan)
     objective = ExactObjective(parameters, X, y, unknown, Cholesky())
     evaluator = objective.evaluator
     assert isinstance(model.kernel, TableKernel) and isinstance(evaluator, TableEvaluator)

@@ -11,13 +11,15 @@ from torch import Tensor, nn
 
 from surrogate.checks import as_matrix
 from surrogate.kernels.base import positive_parameter
+from surrogate.kernels.devices import beside
 from surrogate.kernels.stationary import Matern52
+from surrogate.sums import sums_by_group
 
 
 class Noise(nn.Module, ABC):
     """σ²(x): the variance of an observation at x.
 
-    One of your own needs `forward` alone.
+    One of your own needs `forward` alone, which computes where X is.
 
     Attributes:
         roles: What each own parameter means to a set of priors, by its attribute name.
@@ -35,7 +37,10 @@ class Noise(nn.Module, ABC):
         """σ², in the units of y squared: one number, or one for each thing that has its own."""
 
     def pullback(self, X: Tensor, by_variance: Tensor) -> tuple[Tensor, ...]:
-        """Gradients in `parameters()` of a loss whose gradient in σ² at X is given, shape (n,)."""
+        """Gradients in `parameters()` of a loss whose gradient in σ² at X is given, shape (n,).
+
+        On the CPU or where X is.
+        """
         wanted = [p for p in self.parameters() if p.requires_grad]
         if not wanted or not len(X):
             return tuple(torch.zeros_like(p) for p in self.parameters())
@@ -70,7 +75,7 @@ class Homoskedastic(Noise):
         return self.log_noise.exp()
 
     def forward(self, X: Tensor) -> Tensor:
-        return self.level.expand(len(X))
+        return beside(self.level, X).expand(len(X))
 
     def pullback(self, X: Tensor, by_variance: Tensor) -> tuple[Tensor, ...]:
         return (self.log_noise.detach().exp() * by_variance.sum(),)
@@ -106,11 +111,11 @@ class NoisePerTask(Noise):
         return self.log_noise.exp()
 
     def forward(self, X: Tensor) -> Tensor:
-        return self.level[self._task(X)]
+        return beside(self.level, X)[self._task(X)]
 
     def pullback(self, X: Tensor, by_variance: Tensor) -> tuple[Tensor, ...]:
-        level = self.log_noise.detach().exp()
-        return (level * torch.zeros_like(level).index_add(0, self._task(X), by_variance),)
+        level = beside(self.log_noise.detach().exp(), X)
+        return (level * sums_by_group(by_variance, self._task(X), len(level)),)
 
     def _task(self, X: Tensor) -> Tensor:
         number = X[:, self.column]
@@ -134,7 +139,8 @@ class Heteroskedastic(Noise):
     Far from Z the noise falls back to exp(c).
 
     Args:
-        X: Inputs that cover where data will be, shape (n, d); Z is spread over them.
+        X: Inputs that cover where data will be, shape (n, d); Z is spread over them. From a device
+            they are copied to the CPU, where Z is kept.
         points: How many points Z, at most.
         lengthscale: Of k, a Matérn-5/2 of variance 1, in units of x: over which the noise changes.
             A number, or one per input; half the range of each input unless given.
@@ -156,7 +162,7 @@ class Heteroskedastic(Noise):
         columns: Sequence[int] | None = None,
     ) -> None:
         super().__init__()
-        X = as_matrix("X", X)
+        X = as_matrix("X", X).cpu()
         if points < 1 or not len(X) or not spread > 0:
             raise ValueError(
                 f"points and spread must be positive and X not empty; got points={points}, "
@@ -182,17 +188,18 @@ class Heteroskedastic(Noise):
         return self.log_noise.exp()
 
     def forward(self, X: Tensor) -> Tensor:
-        return torch.exp(self.log_noise + self.spread * (self._features(X) @ self.weights))
+        weights = beside(self.weights, X)
+        return torch.exp(self.log_noise + self.spread * (self._features(X) @ weights))
 
     @torch.no_grad()
     def pullback(self, X: Tensor, by_variance: Tensor) -> tuple[Tensor, ...]:
-        phi = self._features(X)
-        by_log = by_variance * torch.exp(self.log_noise + self.spread * (phi @ self.weights))
+        phi, weights = self._features(X), beside(self.weights, X)
+        by_log = by_variance * torch.exp(self.log_noise + self.spread * (phi @ weights))
         return by_log.sum(), self.spread * (phi.mT @ by_log)
 
     def _features(self, X: Tensor) -> Tensor:
         """k(X, Z) R⁻ᵀ, of which g is a combination: shape (n, points)."""
-        points, root = self.get_buffer("points"), self.get_buffer("root")
+        points, root = (beside(self.get_buffer(name), X) for name in ("points", "root"))
         return torch.linalg.solve_triangular(root, self.kernel(X, points).mT, upper=False).mT
 
     def roles_of_parameters(self) -> list[tuple[str, int]]:

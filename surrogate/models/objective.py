@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -10,12 +11,14 @@ from torch import Tensor, nn
 
 from surrogate.models.covariance import helped, kernel_operator, storage_for
 from surrogate.models.exact import ExactGP
+from surrogate.models.transfer import to_the_cpu
 from surrogate.operators.base import CovarianceOperator, Storage
 from surrogate.operators.basic import Diagonal
 from surrogate.solvers.bbmm import BBMM
 from surrogate.solvers.cholesky import Cholesky, NotPositiveDefinite
 from surrogate.solvers.inv_quad_logdet import Estimate, InvQuadLogdet, Probes, inv_quad_logdet
-from surrogate.solvers.preconditioners import Preconditioner, Structure
+from surrogate.solvers.pivots import Structure
+from surrogate.solvers.preconditioners import Preconditioner
 from surrogate.workspace import Workspace
 
 _LENGTHSCALE_FACTORS = (1.0, 1 / 4, 1 / 16)
@@ -86,10 +89,10 @@ class Parameters:
         """Log prior density, and the gradient of posterior density in the free parameters.
 
         Args:
-            gradients: Of log p(y) in `model.searched_parameters()` and m.
+            gradients: Of log p(y) in `model.searched_parameters()` and m, on any device.
         """
         prior, prior_gradient = self._priors.log_density(self._flat[:-1])
-        gradient = torch.cat([g.reshape(-1) for g in gradients]).numpy()
+        gradient = torch.cat([g.reshape(-1) for g in to_the_cpu(gradients)]).numpy()
         gradient[:-1] += prior_gradient
         return prior, gradient[self._free]
 
@@ -138,8 +141,9 @@ class ProductObjective:
         self.parameters, self._options = parameters, options
         self._X, self._y, self._noise = X, y, noise
         self.storage: Storage | None = None
+        self.arithmetic: str | None = None
         self._stored: Storage | None = None
-        self._workspace = Workspace()
+        self._workspace = Workspace(X.device)
         self._structure: tuple[np.ndarray, Structure] | None = None
         self._probes: tuple[np.ndarray, Preconditioner, Probes] | None = None
         self._guess: Tensor | None = None
@@ -159,6 +163,7 @@ class ProductObjective:
         self._probes = None  # log|K̂| is told the better, the closer P is
         solved = self._solve(K, noise, free, afresh=True)
         estimate = solved.log_marginal_likelihood()
+        estimate = replace(estimate, value=estimate.value.cpu())  # for a report
         gradient = self._gradient(K, solved)
         self._known = free.copy(), gradient
         return estimate, gradient
@@ -173,9 +178,10 @@ class ProductObjective:
             )
         storage = storage_for(model.kernel, self._X, noise, self._options)
         if storage != self._stored:
-            self._stored, self._workspace = storage, Workspace()  # the other one would stay
+            self._stored = storage
+            self._workspace = Workspace(self._X.device)  # the other one would stay
         K = kernel_operator(model.kernel, self._X, noise, self._options, self._workspace)
-        self.storage = K.storage
+        self.storage, self.arithmetic = K.storage, K.arithmetic
         return K, noise
 
     def _solve(

@@ -8,13 +8,17 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from surrogate.checks import on_device
 from surrogate.kernels.base import Features, Kernel
+from surrogate.randomness import normal
 
 if TYPE_CHECKING:
     from surrogate.models.posterior import Posterior
 
 
-_AT_ONCE = 2**18  # features, or covariances with the data: 2 MiB, which a core's cache holds
+# Features, or covariances with the data: 2 MiB, which a core's cache holds. Elsewhere it is the
+# number of operations that counts: 256 MiB.
+_AT_ONCE, _AT_ONCE_ELSEWHERE = 2**18, 2**25
 
 
 @dataclass(frozen=True)
@@ -57,8 +61,8 @@ class SamplePaths:
         with torch.no_grad():
             phi = model.kernel.features(features, generator)
             Phi = phi(X)  # (n, F)
-            w = torch.randn(features, count, generator=generator, dtype=torch.float64)
-            e = torch.randn(len(X), count, generator=generator, dtype=torch.float64)
+            w = normal(features, count, generator=generator, device=X.device)
+            e = normal(len(X), count, generator=generator, device=X.device)
             epsilon = posterior.noise_variances().sqrt().unsqueeze(-1) * e
             residual = (posterior.y - model.constant).unsqueeze(-1) - Phi @ w - epsilon
             v = posterior.solve(residual)
@@ -79,9 +83,10 @@ class SamplePaths:
         Returns:
             Shape (count, m).
         """
-        X = torch.as_tensor(X, dtype=torch.float64)
+        X = on_device("X", X, self.X.device)
         if X.ndim == 2 and not (X.requires_grad and torch.is_grad_enabled()):
-            rows = max(1, _AT_ONCE // max(len(self.X), len(self.w)))
+            entries = _AT_ONCE if X.device.type == "cpu" else _AT_ONCE_ELSEWHERE
+            rows = max(1, entries // max(len(self.X), len(self.w)))
             return torch.cat([self._at(part) for part in X.split(rows)]).T
         if X.ndim == 2:
             return (self.mean + self.features(X) @ self.w + self.kernel(X, self.X) @ self.v).T

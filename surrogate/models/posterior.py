@@ -20,6 +20,7 @@ from surrogate.models.paths import SamplePaths
 from surrogate.models.products import ProductCache
 from surrogate.models.rooted import RootedCache
 from surrogate.operators.kernel import Storage
+from surrogate.randomness import normal
 from surrogate.solvers.auto import Auto, Choice, for_prediction
 from surrogate.solvers.base import SolveInfo
 from surrogate.solvers.bbmm import BBMM
@@ -47,6 +48,8 @@ class PosteriorInfo:
             how many inducing points there are.
         storage: Where K is kept for products: "float64", "float32" or "tiles" (nowhere); None
             where it is not.
+        arithmetic: What computes K at each product where it is kept nowhere, and in which type:
+            "torch float64", "triton float32" or "triton float64".
     """
 
     solver: str
@@ -56,6 +59,7 @@ class PosteriorInfo:
     weights: SolveInfo | None = None
     rank: int = 0
     storage: Storage | None = None
+    arithmetic: str | None = None
 
 
 class Posterior:
@@ -63,6 +67,7 @@ class Posterior:
 
     Made by `ExactGP.condition`. All methods take float64 or float32 inputs in the units of X and
     return float64 in the units of y; gradients flow to the inputs, not to the model's parameters.
+    Inputs must be where the data are; so is what is returned.
 
     Attributes:
         model: The model, its parameters frozen.
@@ -106,8 +111,8 @@ class Posterior:
         cache, n, name, reason = self._cache, len(self.y), self._choice.name, self._choice.reason
         if isinstance(cache, ProductCache):
             rank = cache.root.rank if "root" in cache.__dict__ else 0
-            storage = cache.storage
-            return PosteriorInfo(name, reason, n, cache.jitter, cache.info, rank, storage)
+            kept = cache.storage, cache.arithmetic
+            return PosteriorInfo(name, reason, n, cache.jitter, cache.info, rank, *kept)
         rank = cache.root.rank if isinstance(cache, RootedCache) else n
         return PosteriorInfo(name, reason, n, cache.jitter, rank=rank)
 
@@ -209,7 +214,7 @@ class Posterior:
         flat = X.reshape(-1, X.shape[-1])
         lower, upper = flat.new_empty(len(flat)), flat.new_empty(len(flat))
         with torch.no_grad():
-            for some in self._parts(torch.arange(len(flat))):
+            for some in self._parts(torch.arange(len(flat), device=flat.device)):
                 prior, k = self._covariances(flat[some])
                 explained = self._cache.explain(k, prior)
                 floor = prior * _RELATIVE_FLOOR
@@ -262,7 +267,7 @@ class Posterior:
 
     def covariance_with(self, X2: Tensor) -> CovarianceWith:
         """X1 ↦ `covariance(X1, X2)` for one X2 (k, d), held: solved for once."""
-        return CovarianceWith.of(self, as_matrix("X2", X2, self.X.shape[-1]))
+        return CovarianceWith.of(self, self._matrix(X2, "X2"))
 
     def averages(self, X: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and standard deviation of the mean of f over each group of w points.
@@ -294,13 +299,13 @@ class Posterior:
         By a Cholesky factor of the m × m covariance; for more than a few thousand points, or for
         functions rather than values, use `sample_paths`.
         """
-        X = as_matrix("X", X, self.X.shape[-1])
+        X = self._matrix(X)
         with torch.no_grad():
             mean, covariance = self.joint(X)
             # Near the data the covariance is a small difference: rounding is relative to the prior.
             scale = float(self.model.kernel.diagonal(X).mean())
             L = Cholesky().factor(covariance, scale=scale).L
-            e = torch.randn(count, len(X), generator=generator, dtype=torch.float64)
+            e = normal(count, len(X), generator=generator, device=X.device)
             return mean + e @ L.T
 
     def sample_paths(
@@ -336,8 +341,8 @@ class Posterior:
             y: Shape (m,).
             noise: Variance of each, shape (m,), NaN where the model's σ² is to be used.
         """
-        X = as_matrix("X", X, self.X.shape[-1])
-        y, noise = as_targets("y", y, len(X)), as_noise(noise, len(X))
+        X = self._matrix(X)
+        y, noise = as_targets("y", y, len(X), X.device), as_noise(noise, len(X), X.device)
         with torch.no_grad():
             K12 = self._covariances(X)[1].mT
             K22 = self.model.kernel.linearise(X, X).K + self.model.noise_variances(X, noise).diag()
@@ -383,7 +388,10 @@ class Posterior:
         return _pieces(X, len(self.y))
 
     def _points(self, X: Tensor) -> Tensor:
-        return as_points(X, self.X.shape[-1])
+        return as_points(X, self.X.shape[-1], self.X.device)
+
+    def _matrix(self, X: Tensor, name: str = "X") -> Tensor:
+        return as_matrix(name, X, self.X.shape[-1], self.X.device)
 
 
 @dataclass(frozen=True)
@@ -436,7 +444,7 @@ class CovarianceWith:
         """One solve with a column for each row of X2 (k, d)."""
         k = posterior._covariances(X2)[1]  # (k, n)
         solved = posterior.solve(k.mT) if k.numel() else k.mT
-        one = torch.eye(len(X2), dtype=X2.dtype)
+        one = torch.eye(len(X2), dtype=X2.dtype, device=X2.device)
         return CovarianceWith(posterior, torch.cat([posterior.X, X2]), torch.cat([-solved, one]))
 
     def __call__(self, X: Tensor) -> Tensor:

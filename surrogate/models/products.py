@@ -22,7 +22,8 @@ from surrogate.operators.kernel import KernelOperator
 from surrogate.solvers.base import NotConverged, SolveInfo, levels_to_the_caller
 from surrogate.solvers.bbmm import BBMM
 from surrogate.solvers.mbcg import Solution
-from surrogate.solvers.preconditioners import Preconditioner, Structure, clusters
+from surrogate.solvers.pivots import Structure, clusters
+from surrogate.solvers.preconditioners import Preconditioner
 
 _COLUMNS = 128  # variances solved for at once
 _LEAST_SHARE = 1e-2  # of the tolerance asked for, below which weights need not be better
@@ -55,10 +56,20 @@ class ProductCache(Cache):
     @property
     def storage(self) -> Storage:
         """Where K is kept."""
+        return self._covariance.storage
+
+    @property
+    def arithmetic(self) -> str | None:
+        """What computes K where it is kept nowhere."""
+        return self._covariance.arithmetic
+
+    @property
+    def _covariance(self) -> CovarianceOperator:
+        """K of the rows that none were appended to."""
         if self.border is not None:
-            return self.border.inner.storage
+            return self.border.inner._covariance
         assert isinstance(self.K, CovarianceOperator)
-        return self.K.storage
+        return self.K
 
     @cached_property
     @torch.inference_mode(False)
@@ -131,8 +142,9 @@ class ProductCache(Cache):
         asked = self.options.tolerance
         if self.border is None:
             return asked
-        surprise = float(self.border.surprise.norm()) / max(float(self.residual.norm()), 1e-300)
-        share = self.options.append_tolerance * surprise
+        sizes = torch.stack([self.border.surprise.norm(), self.residual.norm()])
+        surprise, whole = sizes.tolist()
+        share = self.options.append_tolerance * (surprise / max(whole, 1e-300))
         return min(asked, max(share, _LEAST_SHARE * asked))
 
     @cached_property
@@ -152,7 +164,7 @@ class ProductCache(Cache):
             left = self.residual - self.operator.matmul(self.alpha.unsqueeze(1)).squeeze(1)
             relative = left.norm() / self.residual.norm().clamp_min(1e-300)
         none = torch.zeros(1, dtype=torch.long)
-        return SolveInfo(relative.unsqueeze(0), none, 1, self.options.append_tolerance)
+        return SolveInfo(relative.unsqueeze(0).cpu(), none, 1, self.options.append_tolerance)
 
     @cached_property
     @torch.inference_mode(False)
@@ -213,9 +225,9 @@ class ProductCache(Cache):
     def precisions(self) -> Tensor:
         n = len(self.residual)
         out = self.residual.new_empty(n)
-        for some in torch.arange(n).split(_COLUMNS):
+        for some in torch.arange(n, device=out.device).split(_COLUMNS):
             unit = self.residual.new_zeros(n, len(some))
-            unit[some, torch.arange(len(some))] = 1.0
+            unit[some, some - some[0]] = 1.0
             solution = self._solve(unit, self.options.tolerance)
             out[some] = ((unit + solution.R) * solution.U).sum(0)  # off by the residual squared
         return out
@@ -249,7 +261,7 @@ class ProductCache(Cache):
         """K̂x for each test point, shape (m, n), from K̂R and a few columns of K̂."""
         root = self.root
         out = torch.cat([projection.inside @ root.KR.mT, projection.inside @ root.beyond.mT], 1)
-        for _, points, some in root.groups(projection.owner):
+        for _, points, some in projection.groups:
             local = projection.local[points, : len(some)]
             out[points] += local @ self.K.rows(some)
             out[points.unsqueeze(1), some] += local * self.variances[some]

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from surrogate.operators.base import LinearOperator
 from surrogate.solvers.cholesky import Cholesky
-from surrogate.solvers.preconditioners import clusters
+from surrogate.solvers.pivots import clusters
 
 _JITTER = 1e-10  # relative, of the Gram matrix of the subspace
 _AROUND = 4000  # rows around those appended that are taken into account, at most
@@ -24,12 +24,14 @@ class Projection:
         explained: kᵀK̂⁻¹k within the subspace, never more than the whole, shape (m,).
         inside: Coefficients of the low-rank part, shape (m, r).
         owner: Cluster of each point, shape (m,); -1 for none.
+        groups: For each cluster that owns test points: its number, those points, its observations.
         local: Coefficients on the cluster's points, shape (m, b).
     """
 
     explained: Tensor
     inside: Tensor
     owner: Tensor
+    groups: list[tuple[int, Tensor, Tensor]]
     local: Tensor
 
 
@@ -81,9 +83,10 @@ class InverseRoot:
         L = Cholesky().factor(M).L
         R = torch.linalg.solve_triangular(L, basis.mT, upper=False).mT.contiguous()
         KR = torch.linalg.solve_triangular(L, KB.mT, upper=False).mT.contiguous()
-        members = tuple(some[some < n] for some in index)
-        corners = tuple(_corner(operator, KR[some], some) for some in members)
-        return InverseRoot(R, KR, KR[:0], members, _owners(members, n), corners)
+        sizes = (index < n).sum(1).tolist()
+        members = tuple(some[:size] for some, size in zip(index, sizes, strict=True))
+        corners = _corners(operator, [KR[some] for some in members], members)
+        return InverseRoot(R, KR, KR[:0], members, _owners(members, n, R.device), corners)
 
     @property
     def rank(self) -> int:
@@ -95,11 +98,12 @@ class InverseRoot:
         inside = k[:, : len(self.R)] @ self.R  # (m, r)
         explained = inside.square().sum(1)
         m, b = len(k), max((len(some) for some in self.members), default=0)
-        local, owner = k.new_zeros(m, b), torch.full((m,), -1)
+        local, owner, groups = k.new_zeros(m, b), self.owner.new_full((m,), -1), []
         if self.members and m:
             owner = self.owner[k.abs().argmax(1)]
+            groups = self.groups(owner)
             inside = inside.clone()
-            for i, points, some in self.groups(owner):
+            for i, points, some in groups:
                 rows = self.rows(some)
                 left = k[points][:, some] - inside[points] @ rows.mT
                 corner = self.corners[i]
@@ -108,13 +112,13 @@ class InverseRoot:
                 x = w @ corner  # (p, b)
                 local[points, : len(some)] = x
                 inside[points] -= x @ rows
-        return Projection(explained, inside, owner, local)
+        return Projection(explained, inside, owner, groups, local)
 
     def weights(self, projection: Projection) -> Tensor:
         """x for each test point, shape (m, n)."""
         x = self.R.new_zeros(len(projection.inside), len(self.owner))
         torch.mm(projection.inside, self.R.mT, out=x[:, : len(self.R)])
-        for _, points, some in self.groups(projection.owner):
+        for _, points, some in projection.groups:
             x[points.unsqueeze(1), some] += projection.local[points, : len(some)]
         return x
 
@@ -135,11 +139,11 @@ class InverseRoot:
         new = torch.arange(n, n + m)
         nearest = torch.full((m,), -1)
         if n and m:
-            nearest = self.owner[K12.abs().argmax(0)]
+            nearest = self.owner[K12.abs().argmax(0)].cpu()
         members, corners = list(self.members), list(self.corners)
         newest: list[int] = []
         for i in nearest.unique().tolist():
-            joining = new[nearest == i]
+            joining = new[nearest == i].to(K12.device)
             some = torch.cat([members[i], joining]) if i >= 0 else joining
             parts = [some]
             if i < 0 or len(some) > 2 * block:
@@ -150,14 +154,15 @@ class InverseRoot:
                 if i == len(members):
                     members.append(part)
                     corners.append(part)
-                members[i], corners[i] = part, _corner(operator, root.rows(part), part)
-                if bool((part >= n).any()):
+                members[i] = part
+                (corners[i],) = _corners(operator, [root.rows(part)], [part])
+                if len(parts) == 1 or bool((part >= n).any()):
                     newest.append(i)
                 i = len(members)
         return replace(
             root,
             members=tuple(members),
-            owner=_owners(members, n + m),
+            owner=_owners(members, n + m, K12.device),
             corners=tuple(corners),
             newest=tuple(newest),
         )
@@ -195,33 +200,42 @@ class InverseRoot:
         n = len(self.KR)
         if not len(self.beyond):
             return self.KR[some]
-        out = self.beyond.new_empty(len(some), self.rank)
-        old = some < n
-        out[old], out[~old] = self.KR[some[old]], self.beyond[some[~old] - n]
-        return out
+        if not n:
+            return self.beyond[some]
+        # Not by truth values, of which the host would have to know how many there are.
+        old, new = self.KR[some.clamp_max(n - 1)], self.beyond[(some - n).clamp_min(0)]
+        return torch.where((some < n).unsqueeze(1), old, new)
 
     def _around(self, first: int) -> Tensor:
         """Rows from `first` on, and what else is in their clusters, as long as it is not much."""
         clusters = [self.members[i] for i in self.newest]
-        clusters.sort(key=lambda some: int((some >= first).sum()), reverse=True)
+        counts = torch.stack([(some >= first).sum() for some in clusters]).tolist()
         parts, size = [], 0
-        for some in clusters:
+        for i in sorted(range(len(clusters)), key=lambda i: counts[i], reverse=True):
+            some = clusters[i]
             part = some if size + len(some) <= _AROUND else some[some >= first]
             parts.append(part)
             size += len(part)
         return torch.cat(parts)
 
     def groups(self, owner: Tensor) -> list[tuple[int, Tensor, Tensor]]:
-        """For each cluster that owns test points: its number, those points, its observations."""
+        """For each cluster that owns test points: its number, those points, its observations.
+
+        Args:
+            owner: Cluster of each point, shape (m,); -1 for none.
+        """
+        owner, order = owner.sort(stable=True)
+        numbers, sizes = owner.cpu().unique_consecutive(return_counts=True)
+        points = order.split(sizes.tolist())
         return [
-            (i, (owner == i).nonzero().squeeze(1), self.members[i])
-            for i in owner.unique().tolist()
+            (i, part, self.members[i])
+            for i, part in zip(numbers.tolist(), points, strict=True)
             if i >= 0
         ]
 
 
-def _owners(members: Sequence[Tensor], n: int) -> Tensor:
-    owner = torch.full((n,), -1)
+def _owners(members: Sequence[Tensor], n: int, device: torch.device) -> Tensor:
+    owner = torch.full((n,), -1, device=device)
     for i, some in enumerate(members):
         owner[some] = i
     return owner
@@ -232,8 +246,16 @@ def _left(operator: LinearOperator, rows: Tensor, some: Tensor) -> Tensor:
     return operator.blocks(some.unsqueeze(0))[0].addmm_(rows, rows.mT, alpha=-1.0)
 
 
-def _corner(operator: LinearOperator, rows: Tensor, some: Tensor) -> Tensor:
-    """Inverse Cholesky factor of what R leaves of K̂ at `some`."""
-    scale = float(operator.diagonal()[some].mean())
-    factor = Cholesky().factor(_left(operator, rows, some), scale=scale)
-    return factor.whiten(torch.eye(len(some), dtype=rows.dtype))
+def _corners(
+    operator: LinearOperator, rows: Sequence[Tensor], members: Sequence[Tensor]
+) -> tuple[Tensor, ...]:
+    """Inverse Cholesky factors of what R leaves of K̂ on clusters, the rows of K̂R there given."""
+    if not members:
+        return ()
+    diagonal = operator.diagonal()
+    scales = torch.stack([diagonal[some].mean() for some in members]).tolist()
+    corners = []
+    for part, some, scale in zip(rows, members, scales, strict=True):
+        factor = Cholesky().factor(_left(operator, part, some), scale=scale)
+        corners.append(factor.whiten(torch.eye(len(some), dtype=part.dtype, device=part.device)))
+    return tuple(corners)

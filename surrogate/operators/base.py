@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Literal
 import torch
 from torch import Tensor
 
+from surrogate.randomness import normal
+
 if TYPE_CHECKING:
     from surrogate.operators.basic import ScaledOperator, SumOperator
 
@@ -35,6 +37,18 @@ class LinearOperator(ABC):
 
     n: int
     roundoff: float = 2e-16
+
+    @property
+    def device(self) -> torch.device:
+        """Where A is: what it is multiplied with has to be there, and so are all its answers.
+
+        Unless defined, where its diagonal is; the CPU without one.
+        """
+        try:
+            diagonal = self.diagonal()
+        except TypeError:
+            return torch.device("cpu")
+        return diagonal.device if isinstance(diagonal, Tensor) else torch.device("cpu")
 
     @abstractmethod
     def matmul(self, V: Tensor) -> Tensor:
@@ -65,7 +79,8 @@ class LinearOperator(ABC):
         """
         m, b = index.shape
         blocks = [self.rows(some)[:, some] for some in index]
-        return torch.stack(blocks) if m else torch.empty(0, b, b, dtype=torch.float64)
+        none = (0, b, b)
+        return torch.stack(blocks) if m else index.new_empty(none, dtype=torch.float64)
 
     @property
     def coordinates(self) -> Tensor | None:
@@ -103,6 +118,14 @@ class CovarianceOperator(LinearOperator):
     """
 
     storage: Storage = "tiles"
+
+    @property
+    def arithmetic(self) -> str | None:
+        """What computes entries of K at each product, and in which type; None where nothing does.
+
+        Such as "torch float64" or "triton float32".
+        """
+        return None
 
     @abstractmethod
     def pullback(self, A: Tensor, B: Tensor) -> tuple[Tensor, ...]:
@@ -147,10 +170,11 @@ def check_operator(K: LinearOperator) -> None:
     n = K.n
     if not n:
         return
-    index = torch.tensor(sorted({0, n // 2, n - 1}))
-    V = torch.zeros(n, len(index) + 2, dtype=torch.float64)
-    V[index, torch.arange(len(index))] = 1.0
-    V[:, -2:] = torch.randn(n, 2, generator=torch.Generator().manual_seed(0), dtype=V.dtype)
+    device = K.device
+    index = torch.tensor(sorted({0, n // 2, n - 1}), device=device)
+    V = torch.zeros(n, len(index) + 2, dtype=torch.float64, device=device)
+    V[index, torch.arange(len(index), device=device)] = 1.0
+    V[:, -2:] = normal(n, 2, generator=torch.Generator().manual_seed(0), device=device)
     V = V.mT.contiguous().mT
     KV = _received(f"{name}.matmul(V)", V.shape, lambda: K.matmul(V))
     if not bool(KV.isfinite().all()):

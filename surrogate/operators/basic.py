@@ -30,6 +30,10 @@ class Dense(LinearOperator):
     def diagonal(self) -> Tensor:
         return self.A.diagonal()
 
+    @property
+    def device(self) -> torch.device:
+        return self.A.device
+
     def rows(self, index: Tensor) -> Tensor:
         return self.A[index]
 
@@ -53,12 +57,16 @@ class Diagonal(LinearOperator):
         check_columns("V", V, self.n)
         return (V.mT * self.values).mT
 
+    @property
+    def device(self) -> torch.device:
+        return self.values.device
+
     def diagonal(self) -> Tensor:
         return self.values
 
     def rows(self, index: Tensor) -> Tensor:
         rows = self.values.new_zeros(len(index), self.n)
-        rows[torch.arange(len(index)), index] = self.values[index]
+        rows[torch.arange(len(index), device=index.device), index] = self.values[index]
         return rows
 
     def blocks(self, index: Tensor) -> Tensor:
@@ -83,6 +91,10 @@ class SumOperator(LinearOperator):
 
     def matmul(self, V: Tensor) -> Tensor:
         return self.first.matmul(V) + self.second.matmul(V)
+
+    @property
+    def device(self) -> torch.device:
+        return self.first.device
 
     def diagonal(self) -> Tensor:
         return self.first.diagonal() + self.second.diagonal()
@@ -120,11 +132,17 @@ class ScaledOperator(LinearOperator):
                 f"scale must be one finite number, at least 0; got {value.tolist()}. "
                 f"An operator is positive semi-definite: to subtract one, define your own."
             )
-        self.scale, self.operator, self.n = scale, operator, operator.n
+        # Of no dimension it goes with an operator on any device.
+        self.scale = scale.reshape(()) if isinstance(scale, Tensor) else scale
+        self.operator, self.n = operator, operator.n
         self.roundoff = operator.roundoff
 
     def matmul(self, V: Tensor) -> Tensor:
         return self.scale * self.operator.matmul(V)
+
+    @property
+    def device(self) -> torch.device:
+        return self.operator.device
 
     def diagonal(self) -> Tensor:
         return self.scale * self.operator.diagonal()

@@ -38,6 +38,10 @@ class Bordered(LinearOperator):
         self.first, self.B, self.C, self.n = first, B, C, n + m
         self.roundoff = first.roundoff
 
+    @property
+    def device(self) -> torch.device:
+        return self.B.device
+
     def matmul(self, V: Tensor) -> Tensor:
         n = self.first.n
         # Column by column in memory, as solvers keep them.

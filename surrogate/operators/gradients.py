@@ -11,6 +11,7 @@ from torch import Tensor
 from surrogate.checks import as_matrix
 from surrogate.operators.base import CovarianceOperator, Storage, check_columns
 from surrogate.operators.kernel import KernelLike, KernelOperator, default_budget
+from surrogate.sums import sums_by_group
 from surrogate.workspace import Workspace
 
 # Points of a tile: with 256 × 1024, what is made for a column of V stays in cache.
@@ -54,15 +55,15 @@ class GradientOperator(CovarianceOperator):
     Args:
         kernel: k, of c², ℓ and s².
         points: Distinct x, shape (n, d), float64.
-        row: Which of them each number is of, shape (N,).
-        column: What is observed: 0 for the value, 1 … d for a derivative, shape (N,).
+        row: Which of them each number is of, shape (N,), on their device.
+        column: What is observed: 0 for the value, 1 … d for a derivative, shape (N,), there too.
         storage: "float64" or "tiles" (nothing stored); "auto" takes the first that fits.
         budget: Bytes that may be stored; `default_budget()` unless given.
         workspace: Where storage comes from; this operator is then valid until its next use.
 
     Raises:
-        ValueError: If points are no finite matrix, row and column are not of one length or lie
-            outside the table, or there is no such storage.
+        ValueError: If points are no finite matrix, row and column are not of one length, are on
+            another device or lie outside the table, or there is no such storage.
     """
 
     def __init__(
@@ -84,15 +85,20 @@ class GradientOperator(CovarianceOperator):
                 f"row and column must have one shape (N,); got {tuple(row.shape)} and "
                 f"{tuple(column.shape)}."
             )
+        if not row.device == column.device == self.points.device:
+            raise ValueError(
+                f"row and column must be on {self.points.device}, where the points are; got "
+                f"{row.device} and {column.device}."
+            )
         n, d = self.points.shape
         if not bool(((row >= 0) & (row < n) & (column >= 0) & (column <= d)).all()):
             raise ValueError(f"numbers must be inside the table of {n} × {1 + d}.")
         self.row, self.column, self.n = row, column, len(row)
         self._flat = column * n + row
-        self._workspace = workspace or Workspace()
+        self._workspace = workspace or Workspace(self.device)
         with torch.no_grad():
             self._offset, lengthscale, self._variance = kernel.scales()
-            self._inverse = 1 / lengthscale
+            self._inverse = (1 / lengthscale).to(self.device)
         self.roundoff = _ROUNDOFF * (1 + self._reach())
         self._levels = 1 if kernel.is_gaussian else 3
         if storage == "auto":
@@ -110,6 +116,11 @@ class GradientOperator(CovarianceOperator):
     def __repr__(self) -> str:
         points, d = self.points.shape
         return f"GradientOperator(n={self.n}, points={points}, d={d}, storage={self.storage!r})"
+
+    @property
+    def device(self) -> torch.device:
+        """Where the points are, and all arithmetic is."""
+        return self.points.device
 
     @property
     def bytes(self) -> int:
@@ -198,8 +209,7 @@ class GradientOperator(CovarianceOperator):
     def _table(self, V: Tensor) -> Tensor:
         """The columns of V (N, t) as tables, zero where nothing is observed: (t, 1 + d, n)."""
         n, d = self.points.shape
-        table = V.new_zeros(V.shape[1], (1 + d) * n, dtype=torch.float64)
-        table.index_add_(1, self._flat, V.mT.to(torch.float64))
+        table = sums_by_group(V.mT.to(torch.float64), self._flat, (1 + d) * n, dim=1)
         return table.view(len(table), 1 + d, n)
 
     def _times(self, table: Tensor) -> Tensor:

@@ -51,6 +51,10 @@ class Toeplitz(LinearOperator):
         waves = torch.fft.rfft(V.mT.to(torch.float64), self._size)  # (t, size / 2 + 1)
         return torch.fft.irfft(waves * self._spectrum, self._size)[:, : self.n].mT
 
+    @property
+    def device(self) -> torch.device:
+        return self.column.device
+
     def diagonal(self) -> Tensor:
         return self.column[:1].expand(self.n)
 
@@ -120,6 +124,10 @@ class Kronecker(LinearOperator):
         product = self.factors[j].matmul(_flat(lines).mT).mT
         return product.reshape(lines.shape).movedim(-1, j + 1)
 
+    @property
+    def device(self) -> torch.device:
+        return self.factors[0].device
+
     def diagonal(self) -> Tensor:
         diagonal = self.factors[0].diagonal()
         for factor in self.factors[1:]:
@@ -127,7 +135,7 @@ class Kronecker(LinearOperator):
         return diagonal
 
     def rows(self, index: Tensor) -> Tensor:
-        places = torch.unravel_index(index, self.shape)
+        places = self._places(index)
         rows = self.factors[0].rows(places[0])
         for factor, place in zip(self.factors[1:], places[1:], strict=True):
             crossed = rows.unsqueeze(2) * factor.rows(place).unsqueeze(1)
@@ -135,10 +143,18 @@ class Kronecker(LinearOperator):
         return rows
 
     def blocks(self, index: Tensor) -> Tensor:
-        blocks = torch.ones(*index.shape, index.shape[1], dtype=torch.float64)
-        for factor, place in zip(self.factors, torch.unravel_index(index, self.shape), strict=True):
+        blocks = index.new_ones(*index.shape, index.shape[1], dtype=torch.float64)
+        for factor, place in zip(self.factors, self._places(index), strict=True):
             blocks = blocks * factor.blocks(place)
         return blocks
+
+    def _places(self, index: Tensor) -> list[Tensor]:
+        """Rows of each factor; `torch.unravel_index` would send the sizes to the device."""
+        places: list[Tensor] = []
+        for size in reversed(self.shape):
+            places.insert(0, index % size)
+            index = index // size
+        return places
 
     def parts(self, A: Tensor, B: Tensor) -> list[tuple[Tensor, Tensor]]:
         """For each factor what a bilinear form asks of it, all other factors held fixed.
@@ -187,11 +203,9 @@ class Interpolated(LinearOperator):
                 f"index and weights must have one shape (n, s); got {tuple(index.shape)} and "
                 f"{tuple(weights.shape)}."
             )
-        if index.numel() and not (int(index.min()) >= 0 and int(index.max()) < inner.n):
-            raise ValueError(
-                f"index must name nodes, 0 to {inner.n - 1}; got {int(index.min())} to "
-                f"{int(index.max())}."
-            )
+        least, most = torch.stack(index.aminmax()).tolist() if index.numel() else (0, -1)
+        if not 0 <= least <= most + 1 <= inner.n:
+            raise ValueError(f"index must name nodes, 0 to {inner.n - 1}; got {least} to {most}.")
         self.inner, self.n = inner, len(index)
         self.roundoff = max(inner.roundoff, _FFT_ROUNDOFF)
         # 32 bits make gathering twice as fast.
@@ -207,6 +221,10 @@ class Interpolated(LinearOperator):
     def matmul(self, V: Tensor) -> Tensor:
         check_columns("V", V, self.n)
         return self.interpolate(self.inner.matmul(self.project(V)))
+
+    @property
+    def device(self) -> torch.device:
+        return self.weights.device
 
     def project(self, V: Tensor) -> Tensor:
         """Wᵀ V, shape (nodes, t), for V (n, t)."""
@@ -234,13 +252,16 @@ class Interpolated(LinearOperator):
     def diagonal(self) -> Tensor:
         size = max(self.index.shape[1], 1)
         parts = []
-        for some in torch.arange(self.n).split(max(1, _CHUNK // size**2)):
-            w = self.weights[some]
-            A = self.inner.blocks(self.index[some].long())  # (m, s, s)
+        step = max(1, _CHUNK // size**2)
+        for i in range(0, self.n, step):
+            w = self.weights[i : i + step]
+            A = self.inner.blocks(self.index[i : i + step].long())  # (m, s, s)
             parts.append(((A @ w.unsqueeze(-1)).squeeze(-1) * w).sum(-1))
         return torch.cat(parts) if parts else self.weights.new_zeros(0)
 
     def rows(self, index: Tensor) -> Tensor:
         nodes = self.weights.new_zeros(len(index), self.inner.n)
-        nodes = nodes.scatter_add(1, self.index[index].long(), self.weights[index])
+        # One node of each row at a time: on CUDA the order within one call is left to chance.
+        for node, w in zip(self.index[index].long().mT, self.weights[index].mT, strict=True):
+            nodes.scatter_add_(1, node.unsqueeze(1), w.unsqueeze(1))
         return self.interpolate(self.inner.matmul(nodes.mT)).mT

@@ -51,10 +51,12 @@ class TableOperator(LinearOperator):
 
     Args:
         terms: At least one; all of one size.
-        row, column: Where each entry stands in the table, shape (N,); no entry twice.
+        row, column: Where each entry stands in the table, shape (N,), on the device of the terms;
+            no entry twice.
 
     Raises:
-        ValueError: If sizes do not match, or an entry is outside the table.
+        ValueError: If sizes do not match, an entry is outside the table, or `row`, `column` or a C
+            is on another device.
     """
 
     def __init__(self, terms: Sequence[Term], row: Tensor, column: Tensor) -> None:
@@ -70,11 +72,21 @@ class TableOperator(LinearOperator):
                 f"row and column must have one shape (N,); got {tuple(row.shape)} and "
                 f"{tuple(column.shape)}."
             )
+        if len({row.device, column.device, *(term.C.device for term in terms)}) > 1:
+            raise ValueError(
+                f"row and column must be where the terms are; they are on {row.device} and "
+                f"{column.device}, C on {', '.join(str(term.C.device) for term in terms)}."
+            )
         n, T = self.shape
         if len(row) and not bool(((row >= 0) & (row < n) & (column >= 0) & (column < T)).all()):
             raise ValueError(f"entries must be inside the table of {n} × {T}.")
         self.row, self.column, self.n = row, column, len(row)
         self._flat = row * T + column
+
+    @property
+    def device(self) -> torch.device:
+        """Where the table is, and all arithmetic is."""
+        return self.row.device
 
     @torch.no_grad()
     def matmul(self, V: Tensor) -> Tensor:
@@ -162,7 +174,7 @@ class TableKernelOperator(TableOperator, CovarianceOperator):
         *,
         workspace: Workspace | None = None,
     ) -> None:
-        workspace = workspace or Workspace()
+        workspace = workspace or Workspace(X.device)
         self.kernels, self.X, self.S = list(kernels), X, S
         terms = []
         for q, (k, c) in enumerate(kernels):
@@ -181,7 +193,7 @@ class TableKernelOperator(TableOperator, CovarianceOperator):
     @torch.no_grad()
     def blocks(self, index: Tensor) -> Tensor:
         row, column = self.row[index], self.column[index]  # (m, b)
-        blocks = torch.zeros(*index.shape, index.shape[1], dtype=torch.float64)
+        blocks = self.X.new_zeros(*index.shape, index.shape[1])
         for (k, _), term in zip(self.kernels, self.terms, strict=True):
             by_column = term.C[column.unsqueeze(-1), column.unsqueeze(-2)]
             blocks += KernelOperator(k, self.X, storage="tiles").blocks(row) * by_column

@@ -13,7 +13,8 @@ from surrogate.solvers.inv_quad_logdet import (
 )
 from surrogate.solvers.lanczos import BlockLanczos
 from surrogate.solvers.mbcg import Preconditioning, Solution, mbcg
-from surrogate.solvers.preconditioners import Preconditioner, Structure
+from surrogate.solvers.pivots import Structure
+from surrogate.solvers.preconditioners import Preconditioner
 from surrogate.solvers.quadrature import log_quadratic_forms
 
 __all__ = [

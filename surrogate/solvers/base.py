@@ -16,6 +16,8 @@ class NotConverged(UserWarning):
 class SolveInfo:
     """How a solve of K U = B went, column by column: a mean would hide the one that failed.
 
+    Its tensors are on the CPU, wherever K is.
+
     Attributes:
         residual: ‖b - K u‖ / ‖b‖ of each column, from a product with the u returned, shape (t,).
         steps: Iterations after which each column was done, shape (t,).

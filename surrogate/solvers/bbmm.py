@@ -10,12 +10,14 @@ from typing import get_args
 import torch
 from torch import Tensor
 
-from surrogate.checks import check_finite
-from surrogate.operators.base import LinearOperator, check_columns, check_operator
+from surrogate.checks import check_finite, on_device
+from surrogate.operators.base import LinearOperator, Storage, check_columns, check_operator
 from surrogate.operators.basic import Diagonal
-from surrogate.operators.kernel import Storage
+from surrogate.operators.kernel import TilesName
+from surrogate.randomness import normal
 from surrogate.solvers.mbcg import Solution, mbcg
-from surrogate.solvers.preconditioners import Preconditioner, Structure
+from surrogate.solvers.pivots import Structure
+from surrogate.solvers.preconditioners import Preconditioner
 
 # Rank of the preconditioner: √(100 n), so that building it, n r², costs about as much as a few of
 # the products it saves; no more than this share of n, and no more than `_MOST`: n = 50,000 would
@@ -48,6 +50,8 @@ class BBMM:
         block: Points in each cluster that the preconditioner treats exactly; 0 for none.
         max_steps: Most iterations of a solve.
         storage: Where K lives: see `KernelOperator`.
+        tiles: What computes K where it is not stored: "triton" (fused kernels on an NVIDIA GPU, for
+            most kernels), "torch" (any kernel, on any device), or "auto", the first where it can.
         budget: Bytes that K may take; `default_budget()` unless given.
         rounding: Storage "auto" keeps K in float32, where float64 does not fit, if all noise
             variances are at least this times √n max k(x, x). The default costs 1e-3 nats per
@@ -67,6 +71,7 @@ class BBMM:
     block: int = 160
     max_steps: int = 1000
     storage: Storage = "auto"
+    tiles: TilesName = "auto"
     budget: int | None = None
     rounding: float = 1e-6
     refine: bool = True
@@ -82,6 +87,8 @@ class BBMM:
                 raise ValueError(f"{name} must be at least {least}; got {value}.")
         if self.storage not in get_args(Storage):
             raise ValueError(f"storage must be one of {get_args(Storage)}; got {self.storage!r}.")
+        if self.tiles not in get_args(TilesName):
+            raise ValueError(f"tiles must be one of {get_args(TilesName)}; got {self.tiles!r}.")
 
     def rank_for(self, n: int) -> int:
         """Rank of the preconditioner for n points."""
@@ -113,7 +120,7 @@ class BBMM:
         Args:
             operator: K̂.
             preconditioner: P ≈ K̂.
-            B: Shape (n, t).
+            B: Shape (n, t), where the operator is.
             guess: Where to start from, shape (n, t).
             tolerance: Relative residual; `self.tolerance` unless given.
             warn: Whether to warn with NotConverged.
@@ -122,8 +129,7 @@ class BBMM:
         n, t = B.shape
         helpers = None
         if t < _BLOCK <= n:
-            generator = self.generator()
-            helpers = torch.randn(n, _BLOCK - t, generator=generator, dtype=torch.float64)
+            helpers = normal(n, _BLOCK - t, generator=self.generator(), device=B.device)
         return mbcg(
             operator,
             B,
@@ -141,12 +147,12 @@ class BBMM:
 
         Args:
             K: Without noise.
-            noise: Variances, shape (n,) or ().
+            noise: Variances, shape (n,) where K is, or ().
 
         Raises:
-            ValueError: If the noise has another shape.
+            ValueError: If the noise has another shape, or is elsewhere.
         """
-        return System(self, K, _one_per_row(noise, K.n))
+        return System(self, K, _one_per_row(noise, K))
 
 
 @dataclass(frozen=True)
@@ -189,27 +195,28 @@ def solve(
         K: Symmetric positive semi-definite; `diagonal` and `rows` are asked for a preconditioner,
             unless `BBMM(rank=0, block=0)`. One product checks that they agree with `matmul`.
         noise: Added to its diagonal: variances, shape (n,) or (), positive.
-        B: Right-hand sides, shape (n, t).
+        B: Right-hand sides, shape (n, t). These and noise of shape (n,) are on the device of K.
         solver: Tolerance and preconditioner.
 
     Returns:
-        The solution, what it leaves of B, and how it went; without gradients.
+        The solution and what it leaves of B, on the device of K, and how it went; without
+        gradients.
 
     Raises:
         TypeError: If K is no operator.
-        ValueError: If shapes do not match, a number is not finite or not positive, or K is not
-            symmetric or contradicts itself.
+        ValueError: If shapes or devices do not match, a number is not finite or not positive, or K
+            is not symmetric or contradicts itself.
     """
     check_operator(K)
-    noise, B = as_variances(noise, K.n), torch.as_tensor(B, dtype=torch.float64)
+    noise, B = as_variances(noise, K), on_device("B", B, K.device)
     check_columns("B", B, K.n)
     check_finite("B", B)
     return (solver or BBMM()).system(K, noise).solve(B)
 
 
-def as_variances(noise: Tensor | float, n: int) -> Tensor:
-    """Noise variances (n,), or raise unless they are positive, one or n of them."""
-    noise = _one_per_row(noise, n)
+def as_variances(noise: Tensor | float, K: LinearOperator) -> Tensor:
+    """Noise variances (n,) where K is, or raise unless they are positive, one or n of them."""
+    noise = _one_per_row(noise, K)
     if not bool(((noise > 0) & noise.isfinite()).all()):
         least, most = noise.detach().aminmax()
         raise ValueError(
@@ -219,9 +226,11 @@ def as_variances(noise: Tensor | float, n: int) -> Tensor:
     return noise
 
 
-def _one_per_row(noise: Tensor | float, n: int) -> Tensor:
-    """Noise variances (n,) in float64, or raise unless they are one or n."""
-    noise = torch.as_tensor(noise, dtype=torch.float64)
-    if noise.shape not in ((), (n,)):
-        raise ValueError(f"noise must have shape ({n},) or (); got {tuple(noise.shape)}.")
-    return noise.expand(n)
+def _one_per_row(noise: Tensor | float, K: LinearOperator) -> Tensor:
+    """Noise variances (n,) in float64 where K is, or raise unless they are one or n."""
+    if not isinstance(noise, Tensor) or not noise.ndim:  # one number may come from anywhere
+        noise = torch.as_tensor(noise, dtype=torch.float64, device=K.device)
+    noise = on_device("noise", noise, K.device)
+    if noise.shape not in ((), (K.n,)):
+        raise ValueError(f"noise must have shape ({K.n},) or (); got {tuple(noise.shape)}.")
+    return noise.expand(K.n)

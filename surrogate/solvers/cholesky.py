@@ -53,7 +53,7 @@ class CholeskyFactor:
         row = self.whiten(K12)  # (n, m)
         # Where new rows repeat old ones, what is left is rounding: its own size says nothing.
         scale = float(K22.diagonal().mean())
-        K22 = K22 + self.jitter * torch.eye(m, dtype=K22.dtype)
+        K22 = K22 + self.jitter * torch.eye(m, dtype=K22.dtype, device=K22.device)
         corner = Cholesky().factor(K22 - row.T @ row, scale=scale)
         L = self.L.new_zeros(n + m, n + m)
         L[:n, :n] = self.L
@@ -196,6 +196,6 @@ class Cholesky:
         if out is None:
             L, info = torch.linalg.cholesky_ex(K)
             return L, info
-        info = torch.empty((), dtype=torch.int32)
+        info = torch.empty((), dtype=torch.int32, device=K.device)
         torch.linalg.cholesky_ex(K, out=(out, info))
         return out, info

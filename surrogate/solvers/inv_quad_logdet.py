@@ -10,9 +10,10 @@ import torch
 from scipy.stats import t as student_t
 from torch import Tensor
 
-from surrogate.checks import check_finite
+from surrogate.checks import check_finite, on_device
 from surrogate.operators.base import LinearOperator, check_operator
 from surrogate.operators.basic import Diagonal
+from surrogate.randomness import normal
 from surrogate.solvers.base import SolveInfo
 from surrogate.solvers.bbmm import BBMM, as_variances
 from surrogate.solvers.lanczos import BlockLanczos
@@ -28,7 +29,7 @@ class Estimate:
     """A number found by iteration and by chance, and how far off it may be.
 
     Attributes:
-        value: Shape (); differentiable where what it was made from is.
+        value: Shape (), where the data are; differentiable where what it was made from is.
         lower, upper: The value for the K that was multiplied with is between them: certainly for
             what iterations left undone, with probability 0.9999 for the probes. What it costs to
             keep K in float32 is not in them.
@@ -55,7 +56,8 @@ class Estimate:
 def certain(value: float | Tensor) -> Estimate:
     """A number without error but rounding."""
     value = torch.as_tensor(value, dtype=torch.float64)
-    return Estimate(value, float(value.detach()), float(value.detach()))
+    number = float(value.detach())
+    return Estimate(value, number, number)
 
 
 @dataclass(frozen=True)
@@ -81,8 +83,9 @@ class Probes:
     def draw(preconditioner: Preconditioner, options: BBMM) -> Probes:
         """The probes of a seed."""
         s, n, generator = options.probes, preconditioner.n, options.generator()
-        e2 = torch.randn(n, s, generator=generator, dtype=torch.float64)
-        e1 = torch.randn(preconditioner.rank, s, generator=generator, dtype=torch.float64)
+        device = preconditioner.L.device
+        e2 = normal(n, s, generator=generator, device=device)
+        e1 = normal(preconditioner.rank, s, generator=generator, device=device)
         Z = preconditioner.sample(e1, e2)
         U = preconditioner.solve(Z)
         scale = (n / (Z * U).sum(0)).sqrt() if n else 1.0  # zᵀP⁻¹z = gᵀg
@@ -144,8 +147,9 @@ class InvQuadLogdet:
         """
         alpha, b = self.alpha, self.y - self.mean
         r = self.left[:, 0] - self.mean * self.left[:, 1]
-        low = float(alpha @ (b + r))
-        return low, low + float(self.preconditioner.energy_bound(r.unsqueeze(1)))
+        energy = self.preconditioner.energy_bound(r.unsqueeze(1))
+        low, more = torch.stack([alpha @ (b + r), energy[0]]).tolist()
+        return low, low + more
 
     def logdet(self) -> tuple[float, float, float, float]:
         """Estimate of log|K̂|, its bounds, and the standard error of the probes.
@@ -173,7 +177,8 @@ class InvQuadLogdet:
         constant = len(self.y) * math.log(2 * math.pi)
         value = -0.5 * (quadratic + logdet + constant)
         lower, upper = -0.5 * (more + most + constant), -0.5 * (quadratic + least + constant)
-        return Estimate(torch.tensor(value, dtype=torch.float64), lower, upper, 0.5 * error)
+        value = torch.tensor(value, dtype=torch.float64, device=self.y.device)
+        return Estimate(value, lower, upper, 0.5 * error)
 
 
 @torch.no_grad()
@@ -239,20 +244,20 @@ def log_marginal_likelihood(
             `rows` and its `coordinates`, unless `BBMM(rank=0, block=0)`. One product checks that
             they agree.
         noise: Variances, shape (n,) or (), positive.
-        y: Shape (n,).
+        y: Shape (n,). This and noise of shape (n,) are on the device of K.
         solver: Tolerances and probes.
 
     Raises:
         TypeError: If K is no operator.
-        ValueError: If shapes do not match, a number is not finite or not positive, or K is not
-            symmetric or contradicts itself.
+        ValueError: If shapes or devices do not match, a number is not finite or not positive, or K
+            is not symmetric or contradicts itself.
     """
     solver = solver or BBMM()
     check_operator(K)
-    y = torch.as_tensor(y, dtype=torch.float64)
+    y = on_device("y", y, K.device)
     if y.shape != (K.n,):
         raise ValueError(f"y must have shape ({K.n},), as K does; got {tuple(y.shape)}.")
-    noise = as_variances(noise, K.n)
+    noise = as_variances(noise, K)
     check_finite("y", y)
     with torch.no_grad():
         system = solver.system(K, noise)

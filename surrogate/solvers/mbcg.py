@@ -13,8 +13,18 @@ from torch import Tensor
 from surrogate.checks import check_finite
 from surrogate.operators.base import LinearOperator, check_columns
 from surrogate.solvers.base import NotConverged, SolveInfo, levels_to_the_caller
-from surrogate.solvers.cholesky import Cholesky, NotPositiveDefinite
+from surrogate.solvers.block_algebra import (
+    Directions,
+    Product,
+    check_products,
+    factor_of,
+    norms_of,
+    orthonormal,
+    symmetric,
+)
+from surrogate.solvers.cholesky import NotPositiveDefinite
 from surrogate.solvers.lanczos import BlockLanczos, Recorder
+from surrogate.solvers.transfers import to_device, to_host
 
 # Steps between two looks at the true residual where products are inexact: in float32 the
 # recursion's own has lost it after about twice as many.
@@ -22,8 +32,6 @@ _CHECK_EVERY = 12
 _DRIFTED = 1.1  # times what the recursion says: the true residual is then another one
 _PATIENCE = 3  # looks in a row that find nothing gained end a solve: rounding has the last word
 _GAINED = 0.9  # of the smallest residual seen, below which something was
-# Directions of the residual block below this share of it are rounding, and leave the block.
-_DEPENDENT = 1e-12
 _EXACT = 1e-12  # roundoff of a product up to which the recursion is trusted to the end
 _SURELY = 100.0  # times that rounding below zero, an energy is negative
 
@@ -73,7 +81,10 @@ def mbcg(
     learnt: with t = 17 in about half the steps of 17 separate runs. A column is done when its
     residual is at most `tolerance` times its own norm, by a product with the solution itself: at
     the end always, and along the way where products are inexact. Where rounding allows no more, the
-    solve stops and returns the most accurate solution it had. All small algebra is in float64.
+    solve stops and returns the most accurate solution it had.
+
+    Vectors stay where B is. Small algebra is in float64, and on the host where something is decided
+    by it: a step waits for the device twice, for a few times t² numbers.
 
     Source: Dubrulle (2001), Retooling the method of block conjugate gradients, Electronic
     Transactions on Numerical Analysis 12, 216-233 (the residual block is kept as a QR
@@ -81,7 +92,7 @@ def mbcg(
 
     Args:
         operator: K, symmetric positive definite.
-        B: Right-hand sides, shape (n, t).
+        B: Right-hand sides, shape (n, t), where K multiplies.
         preconditioner: P ≈ K.
         guess: Where to start from, shape (n, t); zero unless given. The start is the combination
             of its columns that comes closest to each solution, so a bad one does no harm.
@@ -127,20 +138,6 @@ def _rows(name: str, B: Tensor, n: int) -> Tensor:
     return B.mT.to(torch.float64).contiguous()
 
 
-@dataclass(frozen=True)
-class _Directions:
-    """Rows S (p, n) that were searched along, their products, energies G = S K Sᵀ and G⁻¹."""
-
-    S: Tensor
-    KS: Tensor
-    G: Tensor
-    inverse: Tensor
-
-    def conjugate(self, S: Tensor) -> Tensor:
-        """S (q, n) without what these directions have of it in the inner product of K."""
-        return torch.addmm(S, (self.inverse @ (self.KS @ S.mT)).mT, self.S, alpha=-1.0)
-
-
 class _Run:
     """A solve under way.
 
@@ -151,7 +148,8 @@ class _Run:
     Attributes:
         U: Solutions so far, shape (t, n).
         R: Their residuals by a product with U, shape (t, n); None after a step.
-        residual: Norms of the residuals, shape (t,), after a step as the recursion has them.
+        residual: Norms of the residuals, shape (t,), after a step as the recursion has them; on
+            the host.
         steps, products: How many there were.
         is_exhausted: Whether rounding allows no more.
     """
@@ -174,34 +172,36 @@ class _Run:
         self._asked = tolerance
         self._tolerance = torch.full((len(B),), tolerance, dtype=B.dtype)
         self._tolerance[wanted:] = math.inf  # helpers
-        self._norm = _norms(B)  # (t, 1)
+        self._norm = norms_of(B)  # (t, 1)
         some = torch.where(self._norm > 0, self._norm, 1.0)
         self._B = B / some
         self._reach = 0.0  # the largest |K v| / |v| met
-        self._along: _Directions | None = None
+        self._along: Directions | None = None
         self._checked_at, self._idle = 0, 0
         self.steps, self.products, self.is_exhausted = 0, 0, False
         self.U, R = torch.zeros_like(B), self._B
         if guess is not None:
             R = self._start_from(torch.where(self._norm > 0, guess / some, 0.0))
-        self._continue_from(R)
+        norms, sizes = to_host(self._norm, R.norm(dim=1))
+        self._continue_from(R, sizes)
         self._done_at = torch.where(self.residual <= self._tolerance, 0, -1)
-        self._recorder = Recorder(self._phi * self._norm.mT) if lanczos else None
+        self._recorder = Recorder(self._phi * norms.mT) if lanczos else None
 
     def _start_from(self, guess: Tensor) -> Tensor:
         """The combinations of the guesses (t, n) that are nearest in K's norm; the residual."""
-        along = self._multiplied(guess, self._truth)
+        along = self._judged(self._multiplied(guess, self._truth))
         R = self._B - along.KS
         a = along.inverse @ (guess @ R.mT)  # (t, t)
         self.U = torch.addmm(guess, a.mT, guess)
         return torch.addmm(R, a.mT, along.KS, alpha=-1.0)
 
-    def _continue_from(self, R: Tensor) -> None:
+    def _continue_from(self, R: Tensor, residual: Tensor) -> None:
         self.R: Tensor | None = R
-        self.residual = R.norm(dim=1)
-        self._best = self.U.clone(), R, self.residual
-        self._Q, self._phi = _orthonormal(R, 0.0)  # (p, n), (p, t)
-        self._rho = self._phi  # Q in terms of what was Q before
+        self.residual = residual
+        self._best = self.U.clone(), R, residual
+        # Q (p, n); φ (p, t) and Q in terms of what was Q before, on the host.
+        self._Q, self._phi = orthonormal(R, 0.0)
+        self._rho = self._phi
 
     @property
     def seems_done(self) -> bool:
@@ -216,18 +216,14 @@ class _Run:
 
     def step(self) -> None:
         """One product with K, and the solutions that are best in the space it opens."""
-        W, C = self._preconditioned()
-        S = torch.linalg.solve_triangular(C, W, upper=False)  # as orthonormal as K ≈ P
-        if self._along is not None:
-            S = self._along.conjugate(S)
-        self._along = self._multiplied(S, self._operator)
-        self.is_exhausted = not bool(self._along.inverse.any())
+        self._along, C = self._searched()
+        self.is_exhausted = self._along.is_rounding
         if self._recorder is not None:
             self._recorder.add(C, self._along.G, self._rho)
-        a = self._along.inverse @ (S @ self._Q.mT)  # (p, p)
-        self.U.addmm_((a @ self._phi).mT, S)
+        a = self._along.inverse @ (self._along.S @ self._Q.mT)  # (p, p)
+        self.U.addmm_((a @ to_device(self._phi, a.device)).mT, self._along.S)
         left = torch.addmm(self._Q, a.mT, self._along.KS, alpha=-1.0)
-        self._Q, self._rho = _orthonormal(left, 1.0)
+        self._Q, self._rho = orthonormal(left, 1.0)
         self._phi = self._rho @ self._phi
         self.R, self.residual = None, self._phi.norm(dim=0)
         self.steps += 1
@@ -240,7 +236,8 @@ class _Run:
         )
         R = self._B - self._truth.matmul(self.U.mT).mT
         self.products, self._checked_at = self.products + 1, self.steps
-        self.R, self.residual = R, R.norm(dim=1)
+        (self.residual,) = to_host(R.norm(dim=1))
+        self.R = R
         self._done_at[self.residual > self._tolerance] = -1
         if bool((self.residual > claimed).any()):
             self._close()
@@ -249,11 +246,12 @@ class _Run:
             gained = bool((self.residual < _GAINED * best)[open_].all())
             self._idle = 0 if gained else self._idle + 1
             self.is_exhausted |= self._idle >= _PATIENCE
-            worse = (self.residual > best).unsqueeze(1)
+            residual = torch.minimum(self.residual, best)
+            worse = to_device((self.residual > best).unsqueeze(1), R.device)
             self.U = torch.where(worse, U, self.U)
             # The new residual has a part along them, which steps conjugate to them would never see.
             self._along = None
-            self._continue_from(torch.where(worse, R_best, R))
+            self._continue_from(torch.where(worse, R_best, R), residual)
         else:
             self._best = self.U.clone(), R, self.residual
 
@@ -280,34 +278,60 @@ class _Run:
 
     def _close(self) -> None:
         if self._recorder is not None and not self._recorder.closed:
-            self._recorder.close(self._preconditioned()[1], self._rho)
+            (C,) = to_host(factor_of(self._preconditioned()[1]))
+            self._recorder.close(C, self._rho)
 
     def _preconditioned(self) -> tuple[Tensor, Tensor]:
-        """W = P⁻¹Q and lower triangular C with QᵀP⁻¹Q = C Cᵀ."""
+        """W = P⁻¹Q and N = QᵀP⁻¹Q."""
         W = self._Q
         if self._preconditioner is not None:
             W = self._preconditioner.solve(W.mT).mT
-        N = self._Q @ W.mT
-        _check_products(N, "the preconditioner's solve")
-        try:
-            return W, Cholesky().factor(_symmetric(N)).L
-        except NotPositiveDefinite as error:
-            raise NotPositiveDefinite("the preconditioner is not positive definite.") from error
+        return W, symmetric(self._Q @ W.mT)
 
-    def _multiplied(self, S: Tensor, operator: LinearOperator) -> _Directions:
-        """Search directions S (p, n) with their products, and G⁻¹ without what is rounding in G."""
+    def _searched(self) -> tuple[Directions, Tensor]:
+        """What is searched along next, and on the host the lower triangular C with N = C Cᵀ."""
+        W, N = self._preconditioned()
+        if N.device.type == "cpu":
+            C = factor_of(N)
+            return self._judged(self._conjugate(C, W)), C
+        # Whether N has a factor is read together with what the product tells. Should it have none,
+        # the product was for nothing.
+        C, info = torch.linalg.cholesky_ex(N)
+        there_is_one = (info == 0) & C.isfinite().all()
+        C = torch.where(there_is_one, C, torch.eye(len(C), dtype=C.dtype, device=C.device))
+        product = self._conjugate(C, W)
+        C_read, was_there_one, *told = to_host(C, there_is_one, *product.told)
+        if not bool(was_there_one):
+            C = factor_of(N)
+            product = self._conjugate(C, W)
+            C_read, *told = to_host(C, *product.told)
+        return self._judged(product, *told), C_read
+
+    def _conjugate(self, C: Tensor, W: Tensor) -> Product:
+        """As orthonormal as K ≈ P, conjugate to the directions before, and multiplied with K."""
+        S = torch.linalg.solve_triangular(C, W, upper=False)
+        if self._along is not None:
+            S = self._along.conjugate(S)
+        return self._multiplied(S, self._operator)
+
+    def _multiplied(self, S: Tensor, operator: LinearOperator) -> Product:
         KS = operator.matmul(S.mT).mT
         self.products += 1
-        G = _symmetric(S @ KS.mT)
-        _check_products(G, "a product with K")
-        size, energy = S.norm(dim=1), G.diagonal().abs()
+        told = symmetric(S @ KS.mT), S.norm(dim=1), KS.norm(dim=1)
+        return Product(S, KS, told, operator.roundoff)
+
+    def _judged(self, product: Product, *told: Tensor) -> Directions:
+        """Search directions with G⁻¹, without what is rounding in G; `told` if it was read."""
+        G, size, reach = told or to_host(*product.told)
+        check_products(G, "a product with K")
+        energy = G.diagonal().abs()
         some = energy > 0
         if not bool(some.any()):
-            return _Directions(S, KS, G, torch.zeros_like(G))
-        self._reach = max(self._reach, float((KS.norm(dim=1) / size)[some].max()))
+            return Directions(product.S, product.KS, G, torch.zeros_like(product.told[0]), True)
+        self._reach = max(self._reach, float((reach / size)[some].max()))
         # Energies vᵀKv are off by that of K v.
         per_energy = float((size.square() / energy)[some].max())
-        rounding = operator.roundoff * self._reach * per_energy
+        rounding = product.roundoff * self._reach * per_energy
         scale = torch.where(some, energy.rsqrt(), 0.0)
         values, vectors = torch.linalg.eigh(scale.unsqueeze(1) * G * scale)
         least, most = float(values[0]), float(values[-1])
@@ -322,35 +346,6 @@ class _Run:
         kept = values > rounding * most
         inverse = torch.where(kept, 1 / values, 0.0)
         root = scale.unsqueeze(1) * vectors
-        return _Directions(S, KS, G, (root * inverse) @ root.mT)
-
-
-def _norms(B: Tensor) -> Tensor:
-    """Norms of rows (t, n), shape (t, 1), of which the squares may be beyond float64."""
-    if not B.shape[1]:
-        return B.new_zeros(len(B), 1)
-    largest = B.abs().amax(dim=1, keepdim=True)
-    return (B / torch.where(largest > 0, largest, 1.0)).norm(dim=1, keepdim=True) * largest
-
-
-def _orthonormal(R: Tensor, scale: float) -> tuple[Tensor, Tensor]:
-    """R (t, n) = φᵀQ with orthonormal Q (p, n), p ≤ t, and φ (p, t).
-
-    Directions that are negligible beside the largest, and beside `scale`, are left out.
-    """
-    _check_products(R, "a product with K")
-    Q, r = torch.linalg.qr(R.mT)  # (n, p), (p, t)
-    left, s, right = torch.linalg.svd(r, full_matrices=False)
-    kept = s > _DEPENDENT * max(scale, float(s.max()) if len(s) else 0.0)
-    return (Q @ left[:, kept]).mT.contiguous(), s[kept].unsqueeze(1) * right[kept]
-
-
-def _check_products(values: Tensor, name: str) -> None:
-    if not bool(values.isfinite().all()):
-        raise ValueError(
-            f"{name} is not finite; are all parameters and inputs, and the noise, finite?"
-        )
-
-
-def _symmetric(G: Tensor) -> Tensor:
-    return 0.5 * (G + G.mT)
+        inverse = (root * inverse) @ root.mT
+        there = to_device(inverse, product.S.device)
+        return Directions(product.S, product.KS, G, there, not bool(inverse.any()))

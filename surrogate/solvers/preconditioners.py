@@ -3,137 +3,24 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
 import torch
 from torch import Tensor
 
-from surrogate.checks import check_finite
 from surrogate.operators.base import LinearOperator
 from surrogate.operators.basic import Dense
 from surrogate.solvers.cholesky import Cholesky, NotPositiveDefinite
+from surrogate.solvers.pivots import Structure, diagonal_of, rows_of
 
 # Added to the core matrix K_SS, relative to its diagonal: P then stays below K̂.
 _JITTER = 1e-9
 _LEAST = 1e-12  # smallest noise variance that P works with, relative to the mean diagonal of K
-_PROPOSALS = 64  # pivots proposed at once; each is then accepted with the right probability
-_ROUNDING = 1e-12  # of an entry of the diagonal, below which what is left of it says nothing
-_LOST = 0.1  # of the noise, below which what is left of K is lost in it
-
-
-@dataclass(frozen=True)
-class Structure:
-    """What a preconditioner is made of, apart from numbers: kept while parameters change little.
-
-    Attributes:
-        pivots: Rows that span the low-rank part, shape (r,).
-        clusters: Rows whose covariance is kept as it is, shape (c, b), padded with n; c may be 0.
-    """
-
-    pivots: Tensor
-    clusters: Tensor
-
-    @staticmethod
-    def of(
-        operator: LinearOperator,
-        noise: Tensor,
-        *,
-        rank: int,
-        block: int,
-        generator: torch.Generator,
-    ) -> Structure:
-        """Choose pivots by randomly pivoted Cholesky and clusters by their coordinates.
-
-        Args:
-            operator: K without noise.
-            noise: Noise variances, shape (n,): pivots stop paying once all that is left of K is
-                below a tenth of them.
-            rank: Most pivots; 0 for none.
-            block: Points in a cluster, at most; 0 for none, and none for an operator without
-                coordinates.
-            generator: Randomness of the pivots.
-        """
-        pivots = torch.empty(0, dtype=torch.long)
-        if rank and operator.n:
-            pivots = random_pivots(operator, noise, min(rank, operator.n), generator)
-        coordinates = operator.coordinates if block else None
-        if coordinates is None:
-            return Structure(pivots, torch.empty(0, 0, dtype=torch.long))
-        return Structure(pivots, clusters(coordinates, block))
-
-
-def random_pivots(
-    operator: LinearOperator, noise: Tensor, rank: int, generator: torch.Generator
-) -> Tensor:
-    """Up to `rank` rows of K, each drawn with probability in proportion to what is left of K there.
-
-    Proposals are drawn and their rows computed many at a time, then accepted one by one with the
-    probability that makes the result that of drawing one at a time.
-
-    Source: Chen, Epperly, Tropp & Webber (2023), Randomly pivoted Cholesky,
-    https://arxiv.org/abs/2207.06503; rejection after Epperly, Tropp & Webber (2024),
-    https://arxiv.org/abs/2410.03969.
-    """
-    n = operator.n
-    left = _diagonal_of(operator).clone()  # (n,), the diagonal of K - LᵀL
-    rounding = _ROUNDING * left
-    enough = torch.maximum(_LOST * noise, rounding)
-    L = torch.empty(rank, n, dtype=left.dtype)
-    pivots: list[int] = []
-    while len(pivots) < rank and bool((left > enough).any()):
-        count = min(_PROPOSALS, n)
-        proposed = torch.multinomial(left, count, replacement=True, generator=generator)
-        uniform = torch.rand(count, generator=generator, dtype=left.dtype)
-        before = len(pivots)
-        rows = _rows_of(operator, proposed) - L[:before, proposed].mT @ L[:before]  # (count, n)
-        hurdle = (uniform * left[proposed]).tolist()
-        for j, i in enumerate(proposed.tolist()):
-            now = float(rows[j, i])
-            if now <= float(rounding[i]):  # a row that was taken, or one like it
-                left[i] = 0.0
-            elif now >= hurdle[j]:
-                k = len(pivots)
-                L[k] = rows[j] / now**0.5
-                rows[j + 1 :].addr_(L[k, proposed[j + 1 :]], L[k], alpha=-1.0)
-                pivots.append(i)
-                if k + 1 == rank:
-                    break
-        left -= L[before : len(pivots)].square().sum(0)
-        left = torch.where(left > rounding, left, 0.0)
-        left[pivots] = 0.0
-    return torch.tensor(pivots, dtype=torch.long)
-
-
-def clusters(X: Tensor, size: int) -> Tensor:
-    """Split points into clusters of at most `size`, halving along the widest direction.
-
-    Args:
-        X: Shape (n, d).
-        size: At least 1.
-
-    Returns:
-        Indices, shape (c, b), b ≤ size; short clusters are padded with n.
-    """
-    n = len(X)
-    parts = _split(X, torch.arange(n), -(-n // size)) if n else []
-    width = max((len(part) for part in parts), default=0)
-    out = torch.full((len(parts), width), n)
-    for row, part in zip(out, parts, strict=True):
-        row[: len(part)] = part
-    return out
-
-
-def _split(X: Tensor, index: Tensor, count: int) -> list[Tensor]:
-    """`count` parts whose sizes differ by at most one, of points close to each other."""
-    if count == 1:
-        return [index]
-    points, first = X[index], count // 2
-    at = len(index) * first // count
-    if X.shape[1]:
-        axis = int((points.amax(0) - points.amin(0)).argmax())
-        index = index[points[:, axis].argsort(stable=True)]
-    return _split(X, index[:at], first) + _split(X, index[at:], count - first)
+# Entries of low-rank factors worked on at once, 1 GiB: at n = 10⁶ they are ten times as many, and
+# temporary copies of them would not fit beside them.
+_AT_ONCE = 2**27
 
 
 class Preconditioner:
@@ -157,7 +44,7 @@ class Preconditioner:
         self.n, self._noise = operator.n, noise
         self._diagonal = None
         if len(structure.pivots) or len(structure.clusters):
-            self._diagonal = _diagonal_of(operator)
+            self._diagonal = diagonal_of(operator)
         # Only P is helped where noise is all but zero; K itself is not touched.
         helped = noise.clamp_min(_least(noise, self._diagonal))
         self._pivots = structure.pivots
@@ -167,7 +54,7 @@ class Preconditioner:
             self._D = _Blocks.of(operator, self.L, helped, structure.clusters)
         else:
             self._D = _Diagonal(helped)
-        self._DL = self._D.solve(self.L.mT).mT.contiguous()  # L D⁻¹, (r, n)
+        self._DL = _divided(self.L, self._D)  # L D⁻¹, (r, n)
         self._M = _cholesky_of_identity_plus(self.L @ self._DL.mT)
 
     def append(
@@ -237,12 +124,17 @@ class Preconditioner:
         noise = self._noise
         if not bool((noise > 0).all()):
             return -math.inf, math.inf
-        M = _cholesky_of_identity_plus((self.L / noise) @ self.L.mT)
-        low = float(noise.log().sum() + 2 * M.diagonal().log().sum())
+        A = self.L.new_empty(self.rank, self.rank)
+        for some in _slices(self.L):
+            A[some] = (self.L[some] / noise) @ self.L.mT
+        M = _cholesky_of_identity_plus(A)
+        bound = noise.log().sum() + 2 * M.diagonal().log().sum()
         if self._diagonal is None:
+            low = float(bound)
             return low, math.inf if self.n else low
         left = (self._diagonal - self.L.square().sum(0)).clamp_min(0.0)
-        return low, low + self.n * math.log1p(float((left / noise).mean()))
+        low, more = torch.stack([bound, (left / noise).mean()]).tolist()
+        return low, low + self.n * math.log1p(more)
 
     @cached_property
     def floor(self) -> float:
@@ -314,9 +206,13 @@ class _Blocks:
     def of(operator: LinearOperator, L: Tensor, noise: Tensor, index: Tensor) -> _Blocks:
         """K - LᵀL + noise on each cluster, and 1 on the diagonal where it is padded."""
         inside = index < operator.n
-        rows = _padded(L.mT, index, 0.0)  # (c, b, r)
-        B = operator.blocks(index.where(inside, 0)).detach().to(torch.float64) - rows @ rows.mT
-        B *= inside.unsqueeze(-1) * inside.unsqueeze(-2)
+        known = index.where(inside, 0)
+        B = operator.blocks(known).detach().to(torch.float64)
+        if len(L):
+            each = max(1, _AT_ONCE // (len(L) * max(index.shape[1], 1)))  # clusters
+            low = (L.mT[some] for some in known.split(each))  # (c, b, r)
+            B = B - torch.cat([rows @ rows.mT for rows in low])
+        B = B * (inside.unsqueeze(-1) * inside.unsqueeze(-2))
         B.diagonal(dim1=1, dim2=2).add_(_padded(noise, index, 1.0))
         scale, jitter = B.diagonal(dim1=1, dim2=2).amax(1), 1e-12  # (c,)
         factor, info = torch.linalg.cholesky_ex(B)
@@ -377,34 +273,36 @@ def _widened(index: Tensor, width: int, fill: int) -> Tensor:
 
 def _bordered(blocks: Tensor, width: int) -> Tensor:
     """Blocks (c, b, b) with 1 on the diagonal up to (c, width, width)."""
-    out = torch.eye(width, dtype=blocks.dtype).repeat(len(blocks), 1, 1)
+    out = torch.eye(width, dtype=blocks.dtype, device=blocks.device).repeat(len(blocks), 1, 1)
     out[:, : blocks.shape[1], : blocks.shape[2]] = blocks
     return out
-
-
-def _diagonal_of(operator: LinearOperator) -> Tensor:
-    """The diagonal of K in float64, shape (n,), or raise unless it is finite."""
-    diagonal = operator.diagonal().detach().to(torch.float64)
-    check_finite("the diagonal of K", diagonal)
-    return diagonal
-
-
-def _rows_of(operator: LinearOperator, index: Tensor) -> Tensor:
-    """Rows of K in float64, shape (k, n)."""
-    return operator.rows(index).detach().to(torch.float64)
 
 
 def _low_rank(operator: LinearOperator, pivots: Tensor) -> tuple[Tensor, Tensor]:
     """Factor F of K_SS + jitter and L = F⁻¹K[S, :] (r, n): so LᵀL ⪯ K."""
     if not len(pivots):
-        none = torch.empty(0, operator.n, dtype=torch.float64)
+        none = torch.empty(0, operator.n, dtype=torch.float64, device=operator.device)
         return none[:, :0], none
-    rows = _rows_of(operator, pivots)
+    rows = rows_of(operator, pivots)
     core = rows[:, pivots]
     core = 0.5 * (core + core.mT)
     core.diagonal().mul_(1 + _JITTER)
     factor = Cholesky().factor(core).L
     return factor, torch.linalg.solve_triangular(factor, rows, upper=False)
+
+
+def _slices(L: Tensor) -> Iterator[slice]:
+    """Rows of L (r, n) to work on at once."""
+    step = max(1, _AT_ONCE // max(L.shape[1], 1))
+    return (slice(i, i + step) for i in range(0, len(L), step))
+
+
+def _divided(L: Tensor, D: _Diagonal | _Blocks) -> Tensor:
+    """L D⁻¹, (r, n)."""
+    out = L.new_empty(L.shape)
+    for some in _slices(L):
+        out[some] = D.solve(L[some].mT).mT
+    return out
 
 
 def _cholesky_of_identity_plus(A: Tensor) -> Tensor:

@@ -28,6 +28,8 @@ class _Linearised(Protocol):
 class KernelLike(Protocol):
     """What is asked of a kernel."""
 
+    def __call__(self, X1: Tensor, X2: Tensor, /) -> Tensor: ...
+
     def evaluate(
         self, X1: Tensor, X2: Tensor, out: Tensor, workspace: Workspace | None = None, /
     ) -> Tensor: ...

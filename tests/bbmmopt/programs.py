@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from multiprocessing.connection import Connection
+from pathlib import Path
 from typing import IO, Any
 
 # Has imported torch once, for all programs that are forked from it.
@@ -43,11 +44,13 @@ class Forked:
         returncode: As that of a Popen.
     """
 
-    def __init__(self, *command: object) -> None:
+    def __init__(self, *command: object, cwd: Path | None = None, **variables: str) -> None:
         self.returncode: int | None = None
         self.out, out = _FORKS.Pipe(duplex=False)
         self.err, err = _FORKS.Pipe(duplex=False)
-        self.process = _FORKS.Process(target=_program, args=([*map(str, command)], out, err))
+        there = str(cwd or Path.cwd()), variables
+        arguments = [*map(str, command)]
+        self.process = _FORKS.Process(target=_program, args=(arguments, there, out, err))
         self.process.start()
         out.close()
         err.close()
@@ -75,9 +78,15 @@ class Forked:
 
 
 @contextmanager
-def forked(*command: object) -> Iterator[Forked]:
-    """A script, forked; killed at the end."""
-    process = Forked(*command)
+def forked(*command: object, cwd: Path | None = None, **variables: str) -> Iterator[Forked]:
+    """A script, forked; killed at the end.
+
+    Args:
+        command: The script and its arguments.
+        cwd: Where it runs; None for here.
+        variables: Of its environment, beside those of the first one that was forked.
+    """
+    process = Forked(*command, cwd=cwd, **variables)
     try:
         yield process
     finally:
@@ -89,8 +98,12 @@ def _rest(pipe: Connection) -> str:
         return file.read()
 
 
-def _program(command: list[str], out: Connection, err: Connection) -> None:
+def _program(
+    command: list[str], there: tuple[str, dict[str, str]], out: Connection, err: Connection
+) -> None:
     os.setsid()
+    os.chdir(there[0])
+    os.environ.update(there[1])
     streams: list[IO[str]] = []
     for number, pipe in ((1, out), (2, err)):
         os.dup2(pipe.fileno(), number)

@@ -10,7 +10,7 @@ from bbmmopt.acquisition import (
     IntegratedVariance,
     JointEntropySearch,
     KnowledgeGradient,
-    multi_objective,
+    scalarised,
 )
 from bbmmopt.modelling import Beliefs, Data, Known, Modellers
 from bbmmopt.space import Real, Space
@@ -117,16 +117,16 @@ def test_the_points_of_a_batch_share_their_base_samples(monkeypatch):
 def test_a_direction_is_integrated_where_factors_fall_alone(monkeypatch):
     # Two of three objectives are so far above the best that they do not fall before the third:
     # of nine pieces, three are not empty.
-    sizes, falling = [], multi_objective._falling
+    sizes, falling = [], scalarised._falling
 
     def counted(z, log_mass):
         sizes.append(z.shape[-1])
         return falling(z, log_mass)
 
-    monkeypatch.setattr(multi_objective, "_falling", counted)
+    monkeypatch.setattr(scalarised, "_falling", counted)
     means = torch.tensor([[0.0], [1e3], [1e3]], dtype=torch.float64)
     zeros, ones = torch.zeros(3).double(), torch.ones(3).double()
-    value, _, _ = multi_objective.log_scalarised_improvement(
+    value, _, _ = scalarised.log_scalarised_improvement(
         means, torch.ones_like(means), zeros, ones, torch.zeros(1).double()
     )
     assert math.exp(float(value)) == pytest.approx(1 / math.sqrt(2 * math.pi), rel=1e-6)

@@ -13,11 +13,10 @@ from bbmmopt.acquisition import Acquisition, log_expected_improvement
 from bbmmopt.acquisition import multi_objective as module
 from bbmmopt.acquisition.multi_objective import (
     LogExpectedHypervolumeImprovement,
-    hypervolume_scalarisation,
     log_expected_hypervolume_improvement,
-    random_directions,
 )
 from bbmmopt.acquisition.normal import mills
+from bbmmopt.acquisition.scalarised import hypervolume_scalarisation, random_directions
 from bbmmopt.pareto import boxes_of_each, hypervolume
 
 mp = mpmath.mp.clone()

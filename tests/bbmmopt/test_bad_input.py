@@ -69,7 +69,7 @@ def test_the_impossible_infinity_is_refused_and_the_trial_can_be_told_again():
         (None, TypeError, "'f' must be a number; got None"),
         ("0.5", TypeError, "'f' must be a number; got '0.5'"),
         (1 + 2j, TypeError, "'f' must be a number"),
-        (object(), TypeError, "'f' must be a number"),
+        pytest.param(object(), TypeError, "'f' must be a number", id="an object"),
         ([0.5], ValueError, r"expected \{'f': …\}; got \[0.5\]"),
         ((1.0, 2.0, 3.0), ValueError, "expected"),
         (np.array([1.0, 2.0]), ValueError, r"one number; got an array of shape \(2,\)"),

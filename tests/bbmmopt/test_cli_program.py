@@ -109,13 +109,11 @@ def test_the_shell_completes_commands_and_options():
 # --------------------------------------------------------------------------------------
 
 
-def program(
-    *arguments: str, python: tuple[str, ...] = (), **options
-) -> subprocess.CompletedProcess:
+def program(*arguments: str, **options) -> subprocess.CompletedProcess:
     path = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
     options = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE} | options
     return subprocess.run(
-        [sys.executable, *python, "-m", "bbmmopt", *arguments],
+        [sys.executable, "-m", "bbmmopt", *arguments],
         env=os.environ | {"PYTHONPATH": path, "PYTHONIOENCODING": "utf-8"} | options.pop("env", {}),
         encoding="utf-8",
         timeout=300,
@@ -177,50 +175,77 @@ def test_as_a_program_it_asks_and_is_told():
     assert program("ask", "study.db", "--foo").returncode == 2
 
 
-@pytest.mark.parametrize(
-    "arguments",
-    [
-        ["--help"],
-        ["trials", "study.db"],
-        ["trials", "study.db", "--json"],
-        ["show", "study.db", "0"],
-        ["best", "study.db"],
-        ["explain", "study.db", "0"],
-        ["events", "study.db"],
-        ["studies", "study.db"],
-        ["export", "study.db"],
-        ["doctor", "study.db"],
-        ["report", "study.db", "3", "1", "0.5"],
-        ["tell", "study.db", "3", "0.5"],
-        ["renew", "study.db", "3"],
-        ["note", "study.db", "3", "by=ann"],
-        ["enqueue", "study.db", "--param", "C=1", "--param", "kernel=rbf"],
-    ],
-)
-@pytest.mark.usefixtures("a_run")
-def test_nothing_but_asking_waits_for_torch_wait_for_torch(arguments):
-    done = program(*arguments, python=("-X", "importtime"))
-    assert done.returncode == 0
-    imported = {text.rpartition("|")[2].strip() for text in done.stderr.splitlines()}
-    assert "bbmmopt.cli.commands" in imported
-    assert not imported & {"torch", "scipy", "matplotlib"}
+# Runs commands one after the other as `python -m bbmmopt` would, and says after each how it ended
+# and which libraries are there by then.
+LOADING = """
+import contextlib, io, json, sys
+from bbmmopt.__main__ import main
+
+for command in json.loads(sys.argv[1]):
+    sys.argv = ["bbmmopt", *command.split()]
+    try:
+        with contextlib.redirect_stdout(io.StringIO()):
+            main()
+    except SystemExit as end:
+        code = end.code
+    libraries = {"torch", "scipy", "matplotlib", "rich", "numpy.ma", "bbmmopt.cli.commands"}
+    print(json.dumps([command, code, sorted(libraries & set(sys.modules))]))
+"""
 
 
-@pytest.mark.parametrize(
-    "arguments",
-    [
-        ["show", "study.db", "0", "--json"],
-        ["report", "study.db", "3", "1", "0.5"],
-        ["tell", "study.db", "3", "0.5"],
-        ["enqueue", "study.db", "--param", "C=1", "--param", "kernel=rbf"],
-    ],
-)
+def loaded_by(*commands: str) -> dict[str, set[str]]:
+    """Of each command the libraries that were loaded when it was done."""
+    done = subprocess.run(
+        [sys.executable, "-c", LOADING, json.dumps(commands)],
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    loaded = {}
+    for text in done.stdout.splitlines():
+        command, code, libraries = json.loads(text)
+        assert code == 0, f"{command} ended with {code}: {done.stderr}"
+        assert "bbmmopt.cli.commands" in libraries
+        loaded[command] = set(libraries)
+    assert list(loaded) == list(commands)
+    return loaded
+
+
 @pytest.mark.usefixtures("a_run")
-def test_what_a_script_calls_loads_neither_tables_nor_masked_arrays(arguments):
-    done = program(*arguments, python=("-X", "importtime"))
-    assert done.returncode == 0
-    imported = {text.rpartition("|")[2].strip() for text in done.stderr.splitlines()}
-    assert not imported & {"rich", "numpy.ma"}
+def test_nothing_but_asking_waits_for_torch_wait_for_torch():
+    loaded = loaded_by(
+        "--help",
+        "trials study.db",
+        "trials study.db --json",
+        "show study.db 0",
+        "best study.db",
+        "explain study.db 0",
+        "events study.db",
+        "studies study.db",
+        "export study.db",
+        "doctor study.db",
+        "report study.db 3 1 0.5",
+        "renew study.db 3",
+        "note study.db 3 by=ann",
+        "enqueue study.db --param C=1 --param kernel=rbf",
+        "tell study.db 3 0.5",
+    )
+    for command, libraries in loaded.items():
+        assert not libraries & {"torch", "scipy", "matplotlib"}, f"loaded by {command}, or before"
+
+
+@pytest.mark.usefixtures("a_run")
+def test_what_a_script_calls_loads_neither_tables_nor_masked_arrays():
+    loaded = loaded_by(
+        "show study.db 0 --json",
+        "report study.db 3 1 0.5",
+        "enqueue study.db --param C=1 --param kernel=rbf",
+        "tell study.db 3 0.5",
+    )
+    for command, libraries in loaded.items():
+        assert not libraries & {"rich", "numpy.ma"}, f"loaded by {command}, or before"
+    assert "rich" in loaded_by("show study.db 0")["show study.db 0"]  # it would be noticed
 
 
 def test_a_reader_that_goes_away_leaves_no_traceback(a_run):

@@ -320,11 +320,11 @@ def test_a_script_that_processes_cannot_import_is_told_what_to_do(
 ) -> None:
     path = script(tmp_path, n_trials=4, executor="processes")
     if guarded:  # but typed at a prompt
-        command = ["-c", path.read_text()]
+        begun = started("-c", path.read_text())
     else:
         path.write_text(path.read_text().replace('__name__ == "__main__"', "True"))
-        command = [path]
-    with started(*command) as process:
+        begun = forked(path)
+    with begun as process:
         _, errors = process.communicate(timeout=LONG)
     assert process.returncode == 1
     assert ("Put it in a module" if guarded else 'under `if __name__ == "__main__":`') in errors

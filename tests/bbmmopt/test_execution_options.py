@@ -195,7 +195,8 @@ def test_going_on_with_another_option_is_refused() -> None:
 def test_a_script_from_stdin_is_told_that_processes_cannot_import_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sys.modules["__main__"], "__file__", "<stdin>")  # as `python < script.py`
+    main = sys.modules["__main__"]
+    monkeypatch.setattr(main, "__file__", "<stdin>", raising=False)  # as `python < script.py`
     path = tmp_path / "study.db"
     with pytest.raises(RuntimeError, match="this script came by stdin"):
         quiet(executor="processes", storage=path)

@@ -146,7 +146,7 @@ def test_what_a_storage_does_not_take_in_the_end_is_named_in_the_error(
         f"trial {k} is not recorded, and still running. Record it: tell({k}, {results[k]!r})"
         for k in lost
     ]
-    assert 60 <= clock.now < 61  # in all, not for each of them
+    assert 60 <= clock.now < 120  # in all, not for each of them; a little is for their ends
 
 
 def test_a_storage_that_never_took_anything_is_not_waited_for(clock: Clock) -> None:

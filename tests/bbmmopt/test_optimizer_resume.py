@@ -1,10 +1,7 @@
 """Facts about an Optimizer that is opened again: it goes on bit by bit, or says why it does not."""
 
-import os
 import shutil
 import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +12,7 @@ from bbmmopt.space import Real
 from bbmmopt.storage import MemoryStorage, UnknownStudy, open_storage
 from bbmmopt.trial import TrialState
 from tests.bbmmopt.loops import MIXED, PLANE, branin, mixed, plane, run, step
+from tests.bbmmopt.programs import forked
 
 # --------------------------------------------------------------------------------------
 # Resuming
@@ -88,17 +86,12 @@ while True:
 
 
 def test_a_process_killed_after_a_tell_or_between_ask_and_tell_is_resumed(tmp_path):
-    path = tmp_path / "killed.db"
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    path, script = tmp_path / "killed.db", tmp_path / "script.py"
+    script.write_text(SCRIPT)
     for moment, at in (("told", 5), ("asked", 9), ("told", 13)):
-        process = subprocess.run(
-            [sys.executable, "-c", SCRIPT, str(path), moment, str(at)],
-            env=environment,
-            capture_output=True,
-            text=True,
-            timeout=120,
-        )
-        assert process.returncode == -signal.SIGKILL, process.stderr
+        with forked(script, path, moment, at) as process:
+            _, errors = process.communicate(timeout=120)
+            assert process.returncode == -signal.SIGKILL, errors
     with Optimizer.open(path) as optimizer:
         received = [(t.number, t.params, t.state) for t in optimizer.trials]
         assert optimizer.seed == 5

@@ -29,6 +29,9 @@ class Tensor:
             raise RuntimeError("a Tensor with several elements cannot be converted to Scalar")
         return self.elements[0]
 
+    def __repr__(self) -> str:
+        return f"Tensor{self.elements}"
+
 
 # --------------------------------------------------------------------------------------
 # Construction

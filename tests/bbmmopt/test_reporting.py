@@ -8,22 +8,16 @@ from multiprocessing import get_context
 import numpy as np
 import pytest
 import torch
+from objectives import report_from_a_process
 
 from bbmmopt import Optimizer, Real
 from bbmmopt.storage import open_storage
 from bbmmopt.study import Study
-from bbmmopt.trial import Trial, TrialAlreadyTold, TrialState, UnknownTrial
+from bbmmopt.trial import TrialAlreadyTold, TrialState, UnknownTrial
 from tests.bbmmopt.clocks import Clock
 from tests.bbmmopt.loops import plane
 
 LINE = {"x": Real(0, 1)}
-
-
-def report_from_a_process(trial: Trial) -> tuple[bool, str]:
-    """What a worker process does with a trial that it was sent."""
-    trial.report(0, 0.5)
-    trial.report(1, 0.25)
-    return trial.should_stop(), type(trial.reporter).__name__
 
 
 # --------------------------------------------------------------------------------------

@@ -19,7 +19,7 @@ from bbmmopt.acquisition import (
     PriorGuided,
 )
 from bbmmopt.acquisition.base import Acquisition, elementwise
-from bbmmopt.acquisition.multi_objective import (
+from bbmmopt.acquisition.scalarised import (
     log_scalarised_improvement,
     random_directions,
     scalarise,

@@ -8,7 +8,8 @@ from surrogate import BBMM, Cholesky, ExactGP, Matern52
 from surrogate.operators import Dense, KernelOperator
 from surrogate.operators.bordered import Bordered
 from surrogate.solvers.cholesky import BorderedFactor, CholeskyFactor
-from surrogate.solvers.preconditioners import Preconditioner, Structure, clusters
+from surrogate.solvers.pivots import Structure, clusters
+from surrogate.solvers.preconditioners import Preconditioner
 
 KERNEL = Matern52(3, lengthscale=0.5)
 

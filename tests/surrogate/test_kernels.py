@@ -40,7 +40,8 @@ class Constant(Kernel):
 
     def forward(self, X1: Tensor, X2: Tensor) -> Tensor:
         batch = torch.broadcast_shapes(X1.shape[:-2], X2.shape[:-2])
-        return self.log_value.exp().expand(*batch, X1.shape[-2], X2.shape[-2])
+        value = self.log_value.exp().to(X1.device)
+        return value.expand(*batch, X1.shape[-2], X2.shape[-2])
 
 
 ELL = [0.3, 1.2, 0.7, 2.0, 0.9]

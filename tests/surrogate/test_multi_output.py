@@ -187,10 +187,10 @@ def test_samples_and_paths_have_the_mean_and_the_covariance_of_the_posterior(rng
     spread = (samples - mean).flatten(1)
     assert_mean_within(spread.unsqueeze(1) * spread.unsqueeze(2), covariance)
     paths = posterior.sample_paths(3000, rng, features=4000)
-    assert paths(new).shape == (3000, 2, T)
-    assert_mean_within(paths(new).flatten(1), mean.flatten())
-    same = paths(new.expand(3000, 2, 2))
-    torch.testing.assert_close(same, paths(new))
+    drawn = paths(new)
+    assert drawn.shape == (3000, 2, T)
+    assert_mean_within(drawn.flatten(1), mean.flatten())
+    torch.testing.assert_close(paths(new.expand(3000, 2, 2)), drawn)
 
 
 def test_marginals_can_be_differentiated(rng):

@@ -7,7 +7,7 @@ from oracles import normal, spd_matrix, uniform
 from surrogate import RBF, Hamming, Matern12, Matern52, NotPositiveDefinite
 from surrogate.operators import Dense, KernelOperator, LinearOperator
 from surrogate.solvers import Preconditioner, Structure
-from surrogate.solvers.preconditioners import clusters, random_pivots
+from surrogate.solvers.pivots import clusters, random_pivots
 from tests.surrogate.helpers import noises
 
 
