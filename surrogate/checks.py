@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 
 def as_matrix(
@@ -114,3 +114,13 @@ def on_device(name: str, values: Tensor, device: torch.device | None) -> Tensor:
             f"Pass {name}.to({str(device)!r})."
         )
     return values.to(torch.float64)
+
+
+def check_parameters(model: nn.Module) -> None:
+    """Raise ValueError unless all that a model learns or keeps is on the CPU."""
+    for name, kept in [*model.named_parameters(), *model.named_buffers()]:
+        if kept.device.type != "cpu":
+            raise ValueError(
+                f"the parameters of a model stay on the CPU, wherever the data are; {name} is on "
+                f"{kept.device}. Pass the model.to('cpu'): it computes where X is."
+            )

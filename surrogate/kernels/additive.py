@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 from surrogate.kernels.base import Features, Kernel, Linearised, positive_parameter
 from surrogate.kernels.combine import check_distinct
-from surrogate.kernels.devices import Moving, beside
+from surrogate.kernels.devices import Moving
+from surrogate.transfers import beside
 from surrogate.workspace import Workspace
 
 

@@ -15,9 +15,10 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from surrogate.kernels.devices import Moving, beside, chosen, column_index
+from surrogate.kernels.devices import Moving, chosen, column_index
 from surrogate.operators.base import CovarianceOperator
 from surrogate.tiles.formula import Formula
+from surrogate.transfers import beside
 from surrogate.workspace import Workspace
 
 Features = Callable[[Tensor], Tensor]

@@ -10,9 +10,10 @@ import torch
 from torch import Tensor
 
 from surrogate.kernels.base import checked_columns, per_input_parameter
-from surrogate.kernels.devices import beside, chosen
+from surrogate.kernels.devices import chosen
 from surrogate.kernels.mapped import Mapped
 from surrogate.kernels.stationary import Matern52, Stationary
+from surrogate.transfers import beside
 
 
 class Conditional(Mapped):

@@ -1,7 +1,6 @@
 """Kernels are computed where the inputs are, from parameters on the CPU and columns that it names.
 
-An upload makes the host wait until the device has done all it was given before, unless it is told
-not to; torch tells none of those that it makes itself, as in `X[..., (0, 2)]`.
+What torch copies to a device by itself, as in `X[..., (0, 2)]`, makes the host wait.
 """
 
 from __future__ import annotations
@@ -11,13 +10,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-
-def beside(values: Tensor, X: Tensor) -> Tensor:
-    """Values made of parameters, where X is; differentiable."""
-    if values.device == X.device:
-        return values
-    # Those that come from a device must be waited for.
-    return values.to(X.device, non_blocking=values.device.type == "cpu")
+from surrogate.transfers import beside
 
 
 def chosen(X: Tensor, columns: tuple[int, ...]) -> Tensor:

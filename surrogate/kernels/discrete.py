@@ -16,10 +16,11 @@ from surrogate.kernels.base import (
     lengthscale_parameter,
     positive_parameter,
 )
-from surrogate.kernels.devices import Moving, beside, chosen
+from surrogate.kernels.devices import Moving, chosen
 from surrogate.kernels.mapped import Mapped
 from surrogate.kernels.stationary import Matern52
 from surrogate.tiles.formula import Categories, Formula
+from surrogate.transfers import beside
 from surrogate.workspace import Workspace
 
 

@@ -9,10 +9,11 @@ import torch
 from torch import Tensor
 
 from surrogate.kernels.base import Features, Kernel, number_parameter
-from surrogate.kernels.devices import Moving, beside
+from surrogate.kernels.devices import Moving
 from surrogate.kernels.distances import squared_distances
 from surrogate.kernels.stationary import RBF, Matern52
 from surrogate.operators.gradients import GradientOperator
+from surrogate.transfers import beside
 from surrogate.workspace import Workspace
 
 _COINCIDENT = 1e-30  # see `stationary`

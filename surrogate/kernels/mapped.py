@@ -11,8 +11,9 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from surrogate.kernels.base import Features, Kernel, Linearised, backward, detached
-from surrogate.kernels.devices import Moving, beside
+from surrogate.kernels.devices import Moving
 from surrogate.tiles.formula import Formula, Gradients, View
+from surrogate.transfers import beside
 from surrogate.workspace import Workspace
 
 _INNER = "kernel."  # what the names of the inner kernel's parameters begin with

@@ -19,9 +19,9 @@ from surrogate.kernels.base import (
     positive_parameter,
     seen,
 )
-from surrogate.kernels.devices import beside
 from surrogate.kernels.distances import centred, squared_distances
 from surrogate.kernels.stationary import Stationary
+from surrogate.transfers import beside
 from surrogate.workspace import Workspace
 
 

@@ -19,7 +19,8 @@ from surrogate.kernels.base import (
     per_input_parameter,
     seen,
 )
-from surrogate.kernels.devices import Moving, beside
+from surrogate.kernels.devices import Moving
+from surrogate.transfers import beside
 from surrogate.workspace import Workspace
 
 

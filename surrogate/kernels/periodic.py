@@ -21,7 +21,7 @@ from surrogate.kernels.base import (
     per_input_parameter,
     seen,
 )
-from surrogate.kernels.devices import Moving, beside
+from surrogate.kernels.devices import Moving
 from surrogate.kernels.distances import (
     centred,
     squared_distances,
@@ -30,6 +30,7 @@ from surrogate.kernels.distances import (
     weighted_squares,
 )
 from surrogate.tiles.formula import Formula, Gradients, Radial
+from surrogate.transfers import beside
 from surrogate.workspace import Workspace
 
 

@@ -27,7 +27,6 @@ from surrogate.kernels.base import (
     per_input_parameter,
     seen,
 )
-from surrogate.kernels.devices import beside
 from surrogate.kernels.distances import (
     centred,
     squared_distances,
@@ -36,6 +35,7 @@ from surrogate.kernels.distances import (
     weighted_squares,
 )
 from surrogate.tiles.formula import Formula, Radial
+from surrogate.transfers import beside
 from surrogate.workspace import Workspace
 
 # Below this u², points count as coincident: √u² has no gradient at 0, and autograd would give nan.

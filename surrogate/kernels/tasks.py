@@ -10,9 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from surrogate.kernels.base import Features, Kernel, Linearised, positive_parameter
-from surrogate.kernels.devices import Moving, beside
+from surrogate.kernels.devices import Moving
 from surrogate.sums import sums_by_group
 from surrogate.tiles.formula import Formula, Gradients, Tasks
+from surrogate.transfers import beside
 from surrogate.workspace import Workspace
 
 _ALIKE = 0.7  # correlation of any two tasks before anything is learnt

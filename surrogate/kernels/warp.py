@@ -11,8 +11,9 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from surrogate.kernels.base import Kernel, checked_columns, per_input_parameter
-from surrogate.kernels.devices import beside, chosen, column_index
+from surrogate.kernels.devices import chosen, column_index
 from surrogate.kernels.mapped import Embedding, Mapped
+from surrogate.transfers import beside
 
 # How far inside [0, 1] its ends are warped: there x^a has an infinite slope for a < 1, and so has
 # (1 - x^a)^b for b < 1. With a = 0.1 this leaves a slope of 25,000.

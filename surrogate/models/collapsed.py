@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from surrogate.kernels.base import Kernel, Linearised
-from surrogate.kernels.devices import beside
 from surrogate.solvers.cholesky import Cholesky, CholeskyFactor
+from surrogate.transfers import beside
 from surrogate.workspace import Workspace
 
 # Added to K_ZZ, relative to its diagonal, so that Q stays below K and the bound a bound: points

@@ -11,18 +11,17 @@ from typing import TYPE_CHECKING, Self, TypeVar
 import torch
 from torch import Tensor, nn
 
-from surrogate.checks import as_matrix, as_noise, as_targets
+from surrogate.checks import as_matrix, as_noise, as_targets, check_parameters
 from surrogate.kernels.base import Kernel
 from surrogate.kernels.combine import Columns
-from surrogate.kernels.devices import beside
 from surrogate.models.covariance import helped, kernel_operator
 from surrogate.models.noise import Homoskedastic, Noise
 from surrogate.models.priors import DIMENSION_SCALED, LogPriors, Prior, PriorSet, prior_set
-from surrogate.models.transfer import check_parameters, to_the_cpu
 from surrogate.solvers.auto import Auto, Choice, Solver, for_fit, for_prediction
 from surrogate.solvers.bbmm import BBMM
 from surrogate.solvers.cholesky import Cholesky
 from surrogate.solvers.inv_quad_logdet import Estimate, Probes, certain, inv_quad_logdet
+from surrogate.transfers import beside, to_host
 from surrogate.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -243,7 +242,7 @@ class ExactGP(nn.Module):
         value = torch.as_tensor(found, dtype=torch.float64)
         if torch.is_grad_enabled():
             parameters = [*self.searched_parameters(), self.constant]
-            for p, g in zip(parameters, to_the_cpu(gradients), strict=True):
+            for p, g in zip(parameters, to_host(*gradients), strict=True):
                 value = value + (g * _zero(p)).sum()
         return replace(certain(found), value=value)
 
@@ -272,7 +271,7 @@ class ExactGP(nn.Module):
         gradients = [*K.pullback(A, B), solved.alpha.sum()]
         # Terms that are zero, and whose gradient is that of the likelihood.
         value = estimate.value + (by_noise * _zero(self.noise_variances(X, noise))).sum()
-        for p, g in zip(parameters, to_the_cpu(gradients), strict=True):
+        for p, g in zip(parameters, to_host(*gradients), strict=True):
             value = value + (g * _zero(p)).sum()
         return replace(estimate, value=value)
 

@@ -12,17 +12,16 @@ from torch import Tensor, nn
 
 from surrogate.checks import as_matrix
 from surrogate.kernels.base import Kernel
-from surrogate.kernels.devices import beside
 from surrogate.models.collapsed import Collapsed
 from surrogate.models.exact import ExactGP
 from surrogate.models.noise import Noise
 from surrogate.models.priors import DIMENSION_SCALED, Prior, PriorSet
-from surrogate.models.transfer import to_the_cpu
 from surrogate.operators.kernel import KernelOperator
 from surrogate.solvers.auto import Choice
 from surrogate.solvers.cholesky import Cholesky
 from surrogate.solvers.inv_quad_logdet import Estimate
 from surrogate.solvers.pivots import random_pivots
+from surrogate.transfers import beside, to_host
 from surrogate.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -264,7 +263,7 @@ class InducingGP(ExactGP):
         if not (torch.is_grad_enabled() and any(p.requires_grad for p in parameters)):
             return estimate
         value = estimate.value
-        gradients = to_the_cpu(self._gradients(bound, X, r, noise))
+        gradients = to_host(*self._gradients(bound, X, r, noise))
         for p, g in zip(parameters, gradients, strict=True):
             value = value + (g * (p - p.detach())).sum()  # 0, whose gradient is g
         return replace(estimate, value=value)

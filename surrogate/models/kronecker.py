@@ -9,12 +9,12 @@ import torch
 from torch import Tensor
 
 from surrogate.kernels.base import Kernel, Linearised
-from surrogate.kernels.devices import beside
 from surrogate.kernels.table import Table, TableKernel
 from surrogate.models.exact import ExactGP
 from surrogate.models.noise import Homoskedastic, NoisePerTask
 from surrogate.solvers.auto import Auto, Choice
 from surrogate.solvers.cholesky import Cholesky
+from surrogate.transfers import beside
 
 _EIGEN_TO = 3000  # most rows or columns that eigenvectors are looked for of
 

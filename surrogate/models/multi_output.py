@@ -12,7 +12,6 @@ from torch import Tensor
 
 from surrogate.checks import as_matrix, as_points, on_device
 from surrogate.kernels.base import Kernel
-from surrogate.kernels.devices import beside
 from surrogate.kernels.stationary import Stationary
 from surrogate.kernels.table import TableKernel
 from surrogate.kernels.tasks import Coregionalization
@@ -25,6 +24,7 @@ from surrogate.models.posterior import Posterior, PosteriorInfo
 from surrogate.models.priors import DIMENSION_SCALED, PriorSet
 from surrogate.solvers.auto import Solver
 from surrogate.solvers.inv_quad_logdet import Estimate
+from surrogate.transfers import beside
 
 
 class MultiOutputGP(ExactGP):

@@ -11,9 +11,9 @@ from torch import Tensor, nn
 
 from surrogate.checks import as_matrix
 from surrogate.kernels.base import positive_parameter
-from surrogate.kernels.devices import beside
 from surrogate.kernels.stationary import Matern52
 from surrogate.sums import sums_by_group
+from surrogate.transfers import beside
 
 
 class Noise(nn.Module, ABC):

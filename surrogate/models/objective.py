@@ -11,7 +11,6 @@ from torch import Tensor, nn
 
 from surrogate.models.covariance import helped, kernel_operator, storage_for
 from surrogate.models.exact import ExactGP
-from surrogate.models.transfer import to_the_cpu
 from surrogate.operators.base import CovarianceOperator, Storage
 from surrogate.operators.basic import Diagonal
 from surrogate.solvers.bbmm import BBMM
@@ -19,6 +18,7 @@ from surrogate.solvers.cholesky import Cholesky, NotPositiveDefinite
 from surrogate.solvers.inv_quad_logdet import Estimate, InvQuadLogdet, Probes, inv_quad_logdet
 from surrogate.solvers.pivots import Structure
 from surrogate.solvers.preconditioners import Preconditioner
+from surrogate.transfers import to_host
 from surrogate.workspace import Workspace
 
 _LENGTHSCALE_FACTORS = (1.0, 1 / 4, 1 / 16)
@@ -92,7 +92,7 @@ class Parameters:
             gradients: Of log p(y) in `model.searched_parameters()` and m, on any device.
         """
         prior, prior_gradient = self._priors.log_density(self._flat[:-1])
-        gradient = torch.cat([g.reshape(-1) for g in to_the_cpu(gradients)]).numpy()
+        gradient = torch.cat([g.reshape(-1) for g in to_host(*gradients)]).numpy()
         gradient[:-1] += prior_gradient
         return prior, gradient[self._free]
 

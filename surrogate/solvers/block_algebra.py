@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from surrogate.solvers.cholesky import Cholesky, NotPositiveDefinite
-from surrogate.solvers.transfers import to_device, to_host
+from surrogate.transfers import to_device, to_host
 
 # Directions of the residual block below this share of it are rounding, and leave the block.
 _DEPENDENT = 1e-12

@@ -24,7 +24,7 @@ from surrogate.solvers.block_algebra import (
 )
 from surrogate.solvers.cholesky import NotPositiveDefinite
 from surrogate.solvers.lanczos import BlockLanczos, Recorder
-from surrogate.solvers.transfers import to_device, to_host
+from surrogate.transfers import to_device, to_host
 
 # Steps between two looks at the true residual where products are inexact: in float32 the
 # recursion's own has lost it after about twice as many.

@@ -9,8 +9,8 @@ from torch import Tensor
 
 from surrogate.checks import check_finite
 from surrogate.operators.base import LinearOperator
-from surrogate.solvers.transfers import to_device, to_host
 from surrogate.threads import one_thread
+from surrogate.transfers import to_device, to_host
 
 _PROPOSALS = 64  # pivots proposed at once; each is then accepted with the right probability
 _ROUNDING = 1e-12  # of an entry of the diagonal, below which what is left of it says nothing
