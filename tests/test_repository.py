@@ -5,7 +5,6 @@
 
 import ast
 import inspect
-import os
 import re
 import subprocess
 import sys
@@ -15,7 +14,7 @@ import pytest
 
 import bbmmopt
 import surrogate
-from tests.bbmmopt.programs import forked
+from tests.bbmmopt.programs import run, run_forked
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -50,7 +49,7 @@ ALLOWED = {
     "surrogate.threads": set(),
     "surrogate.transfers": set(),
     "surrogate.workspace": set(),
-    "surrogate.tiles": {"surrogate.checks"},
+    "surrogate.tiles": set(_TOOLS),
     "surrogate.operators": {"surrogate.tiles", *_TOOLS},
     "surrogate.solvers": {"surrogate.operators", *_TOOLS},
     "surrogate.kernels": {"surrogate.operators", "surrogate.tiles", *_TOOLS},
@@ -58,6 +57,7 @@ ALLOWED = {
         "surrogate.operators",
         "surrogate.solvers",
         "surrogate.kernels",
+        "surrogate.tiles",
         *_TOOLS,
     },
     "bbmmopt.space": set(),
@@ -266,21 +266,6 @@ def test_the_rule_of_libraries_itself(tmp_path, file, line, is_violation):
 # --------------------------------------------------------------------------------------
 
 
-def run(*arguments: str, cwd: Path) -> str:
-    """Run Python in a fresh process; return what it printed, or fail with what it said."""
-    done = subprocess.run(
-        [sys.executable, *arguments],
-        cwd=cwd,
-        env=os.environ | {"MPLBACKEND": "Agg", "PYTHONIOENCODING": "utf-8"},
-        capture_output=True,
-        encoding="utf-8",
-        timeout=600,
-        check=False,
-    )
-    assert done.returncode == 0, f"{arguments} ended with {done.returncode}:\n{done.stderr}"
-    return done.stdout
-
-
 @pytest.mark.parametrize("module", LIGHT)
 def test_a_light_module_loads_no_heavy_library(module, tmp_path):
     heavy = HEAVY if module != "bbmmopt" else (*HEAVY, "sqlalchemy", "numpy", "rich", "click")
@@ -291,13 +276,6 @@ def test_a_light_module_loads_no_heavy_library(module, tmp_path):
 def code_blocks(page: Path) -> list[str]:
     """The ```python blocks of a Markdown page."""
     return re.findall(r"^```python\n(.*?)^```$", page.read_text(), flags=re.DOTALL | re.MULTILINE)
-
-
-def run_forked(*command: object, cwd: Path) -> None:
-    """Run a script in a process that has imported torch already: for most that is the time."""
-    with forked(*command, cwd=cwd, MPLBACKEND="Agg") as process:
-        _, errors = process.communicate(timeout=600)
-    assert process.returncode == 0, f"{command} ended with {process.returncode}:\n{errors}"
 
 
 def test_the_blocks_of_the_readme_are_found():

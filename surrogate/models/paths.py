@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import torch
@@ -11,6 +12,8 @@ from torch import Tensor
 from surrogate.checks import on_device
 from surrogate.kernels.base import Features, Kernel
 from surrogate.randomness import normal
+from surrogate.tiles.base import Tiles
+from surrogate.tiles.choose import is_fused, tiles_for
 
 if TYPE_CHECKING:
     from surrogate.models.posterior import Posterior
@@ -98,8 +101,18 @@ class SamplePaths:
         update = torch.einsum("cmn,nc->cm", self.kernel(X, self.X), self.v)
         return self.mean + prior + update
 
+    @cached_property
+    def _fused(self) -> Tiles | None:
+        """Products with k(x, X) that need no memory for it, where there are some."""
+        if not is_fused(self.kernel, self.X.device):
+            return None
+        return tiles_for(self.kernel, self.X, float32=False)
+
     @torch.no_grad()
     def _at(self, X: Tensor) -> Tensor:
         """Values at X (m, d), shape (m, count), in one piece and without a graph."""
+        prior = self.mean + self.features(X) @ self.w
+        if self._fused is not None:
+            return prior + self._fused.cross(X, self.v)
         k = self.kernel.evaluate(X, self.X, X.new_empty(len(X), len(self.X)))
-        return torch.addmm(self.mean + self.features(X) @ self.w, k, self.v)
+        return torch.addmm(prior, k, self.v)

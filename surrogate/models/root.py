@@ -14,6 +14,7 @@ from surrogate.solvers.pivots import clusters
 
 _JITTER = 1e-10  # relative, of the Gram matrix of the subspace
 _AROUND = 4000  # rows around those appended that are taken into account, at most
+_AT_ONCE = 2**26  # numbers of clusters that are factored together on a GPU: 512 MiB
 
 
 @dataclass(frozen=True)
@@ -252,10 +253,35 @@ def _corners(
     """Inverse Cholesky factors of what R leaves of K̂ on clusters, the rows of K̂R there given."""
     if not members:
         return ()
+    found: list[Tensor | None] = [None] * len(members)
+    if operator.device.type != "cpu":  # there a launch takes longer than a small matrix
+        found = _corners_together(operator, rows, members)
+    missing = [i for i, corner in enumerate(found) if corner is None]
+    if not missing:
+        return tuple(corner for corner in found if corner is not None)
     diagonal = operator.diagonal()
-    scales = torch.stack([diagonal[some].mean() for some in members]).tolist()
-    corners = []
-    for part, some, scale in zip(rows, members, scales, strict=True):
-        factor = Cholesky().factor(_left(operator, part, some), scale=scale)
-        corners.append(factor.whiten(torch.eye(len(some), dtype=part.dtype, device=part.device)))
-    return tuple(corners)
+    scales = torch.stack([diagonal[members[i]].mean() for i in missing]).tolist()
+    for i, scale in zip(missing, scales, strict=True):
+        factor = Cholesky().factor(_left(operator, rows[i], members[i]), scale=scale)
+        identity = torch.eye(len(members[i]), dtype=rows[i].dtype, device=rows[i].device)
+        found[i] = factor.whiten(identity)
+    return tuple(corner for corner in found if corner is not None)
+
+
+def _corners_together(
+    operator: LinearOperator, rows: Sequence[Tensor], members: Sequence[Tensor]
+) -> list[Tensor | None]:
+    """`_corners`, many clusters of one size at a time; None where it takes jitter."""
+    found: list[Tensor | None] = [None] * len(members)
+    for b in {len(some) for some in members}:
+        alike = [i for i, some in enumerate(members) if len(some) == b]
+        count = max(1, _AT_ONCE // max(b * max(b, rows[0].shape[1]), 1))
+        for some in (alike[j : j + count] for j in range(0, len(alike), count)):
+            part = torch.stack([rows[i] for i in some])
+            A = operator.blocks(torch.stack([members[i] for i in some])) - part @ part.mT
+            factor, info = torch.linalg.cholesky_ex(A)
+            identity = torch.eye(b, dtype=A.dtype, device=A.device).expand_as(A)
+            roots = torch.linalg.solve_triangular(factor, identity, upper=False)
+            for i, root, failed in zip(some, roots, info.tolist(), strict=True):
+                found[i] = None if failed else root
+    return found

@@ -13,7 +13,7 @@ from torch import Tensor
 from surrogate.checks import check_finite, on_device
 from surrogate.operators.base import LinearOperator, Storage, check_columns, check_operator
 from surrogate.operators.basic import Diagonal
-from surrogate.operators.kernel import TilesName
+from surrogate.operators.kernel import TilesName, default_budget
 from surrogate.randomness import normal
 from surrogate.solvers.mbcg import Solution, mbcg
 from surrogate.solvers.pivots import Structure
@@ -23,6 +23,7 @@ from surrogate.solvers.preconditioners import Preconditioner
 # the products it saves; no more than this share of n, and no more than `_MOST`: n = 50,000 would
 # otherwise spend as much memory on low-rank factors as on K in float32.
 _RANK, _SHARE, _MOST = 100.0, 8, 1500
+_COPIES = 3  # of an n by rank matrix that there are at once
 # On `BBMM.rounding`: for smooth kernels, n = 400 to 4000 and targets drawn from the model, log p(y)
 # was off by up to 5e-3 nats per observation at 2e-7, 1e-3 at 1e-6 and 2e-4 at 5e-6.
 
@@ -90,11 +91,17 @@ class BBMM:
         if self.tiles not in get_args(TilesName):
             raise ValueError(f"tiles must be one of {get_args(TilesName)}; got {self.tiles!r}.")
 
-    def rank_for(self, n: int) -> int:
-        """Rank of the preconditioner for n points."""
+    def rank_for(self, n: int, device: torch.device | None = None) -> int:
+        """Rank of the preconditioner for n points on a device, the CPU unless given.
+
+        Chosen so that its factors take no more than the budget of the device: at n = 10⁶ about 360
+        where that is 8 GiB.
+        """
         if self.rank is not None:
             return min(self.rank, n)
-        return min(round(math.sqrt(_RANK * n)), max(n // _SHARE, min(n, 64)), _MOST)
+        fitting = default_budget(device) // (_COPIES * 8 * max(n, 1))
+        chosen = min(round(math.sqrt(_RANK * n)), max(n // _SHARE, min(n, 64)), _MOST)
+        return min(chosen, max(fitting, 1))
 
     def generator(self) -> torch.Generator:
         """A fresh generator with the seed."""
@@ -102,7 +109,7 @@ class BBMM:
 
     def structure(self, K: LinearOperator, noise: Tensor) -> Structure:
         """Pivots and clusters for K + noise."""
-        rank, generator = self.rank_for(K.n), self.generator()
+        rank, generator = self.rank_for(K.n, K.device), self.generator()
         return Structure.of(K, noise, rank=rank, block=self.block, generator=generator)
 
     def solve(

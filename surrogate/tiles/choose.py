@@ -45,7 +45,7 @@ def tiles_for(
     """
     if name not in get_args(TilesName):
         raise ValueError(f"tiles must be one of {get_args(TilesName)}; got {name!r}.")
-    obstacle = why_not_fused(kernel, X.device) if name != "torch" else "torch was asked for"
+    obstacle = _obstacle(kernel, X.device, name)
     formula = None if obstacle else _formula(kernel)
     if formula is not None:
         dtype = torch.float32 if float32 else torch.float64
@@ -58,7 +58,16 @@ def tiles_for(
 
 def is_fused(kernel: KernelLike, device: torch.device, name: TilesName = "auto") -> bool:
     """Whether `tiles_for` would take fused ones."""
-    return name != "torch" and why_not_fused(kernel, device) is None
+    return _obstacle(kernel, device, name) is None
+
+
+def _obstacle(kernel: KernelLike, device: torch.device, name: TilesName) -> str | None:
+    """Why `tiles_for` would not take fused ones, in words; None where it would."""
+    if name == "torch":
+        return "torch was asked for"
+    if name == "auto" and device.type == "cpu":
+        return "the data are on the CPU, where Triton runs only if it is asked for by name"
+    return why_not_fused(kernel, device)
 
 
 def why_not_fused(kernel: KernelLike, device: torch.device) -> str | None:

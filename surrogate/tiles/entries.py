@@ -3,6 +3,8 @@
 What a formula is comes as tuples of numbers, known when a kernel is compiled. A factor is one of
 
     (RADIAL, profile, first row of its points, how many, padded to, place in theta, q, j)
+        padded to: 0 where distances are differences of points, -1 where also of what is left of
+        them by rounding
     (CATEGORIES, first row of its codes, how many, place of its weights in theta, 0, 0, 0, 0)
     (TASKS, row of its codes, how many tasks, place of its table in theta, 0, 0, 0, 0)
 
@@ -77,6 +79,32 @@ def inner_products(
 
 
 @triton.jit
+def differences(
+    Z1,
+    Z2,
+    i,
+    j,
+    stride1,
+    stride2,
+    ROW: tl.constexpr,
+    WIDTH: tl.constexpr,
+    PADDED: tl.constexpr,
+):
+    """z_i - z_j in one coordinate, shape (len(i), len(j)).
+
+    Where PADDED is negative, what its rounding took of a coordinate is WIDTH rows below it.
+    """
+    a = tl.load(Z1 + ROW * stride1 + i)
+    b = tl.load(Z2 + ROW * stride2 + j)
+    difference = a[:, None] - b[None, :]
+    if PADDED < 0:
+        a = tl.load(Z1 + (ROW + WIDTH) * stride1 + i)
+        b = tl.load(Z2 + (ROW + WIDTH) * stride2 + j)
+        difference += a[:, None] - b[None, :]
+    return difference
+
+
+@triton.jit
 def squared_distances(
     Z1,
     Z2,
@@ -91,13 +119,11 @@ def squared_distances(
     BM: tl.constexpr,
     BN: tl.constexpr,
 ):
-    """‖z_i - z_j‖², shape (BM, BN): by direct differences where PADDED is 0, else by products."""
-    if PADDED == 0:
+    """‖z_i - z_j‖², shape (BM, BN): by products where PADDED > 0, else by direct differences."""
+    if PADDED <= 0:
         u2 = tl.zeros((BM, BN), Z1.dtype.element_ty)
         for k in tl.static_range(WIDTH):
-            a = tl.load(Z1 + (FIRST + k) * stride1 + i)
-            b = tl.load(Z2 + (FIRST + k) * stride2 + j)
-            difference = a[:, None] - b[None, :]
+            difference = differences(Z1, Z2, i, j, stride1, stride2, FIRST + k, WIDTH, PADDED)
             u2 += difference * difference
     else:
         inner = inner_products(Z1, Z2, FIRST, i, j, stride1, stride2, WIDTH, PADDED, BM, BN)
@@ -142,7 +168,11 @@ def radial(u2, theta, PROFILE: tl.constexpr, PLACE: tl.constexpr, Q: tl.constexp
         log = tl.where(w == 1.0, t, tl.log(w) * (t / tl.where(w == 1.0, 1.0, w - 1.0)))
         rho = tl.exp(-alpha * log)
         weight = rho / w
-        slope = alpha * (t * weight - rho * log)
+        # t / (1 + t) - log(1 + t): of small t as a series, for in the difference digits are lost.
+        small: tl.constexpr = 0.0625 if u2.dtype == tl.float32 else 0.001
+        series = 0.75 - t * (0.8 - t * (5.0 / 6.0 - t * (6.0 / 7.0 - t * 0.875)))
+        series = t * t * (t * (2.0 / 3.0 - t * series) - 0.5)
+        slope = alpha * rho * tl.where(t < small, series, t / w - log)
     else:
         r = tl.minimum(tl.sqrt(u2), 1.0)
         left = 1.0 - r

@@ -12,6 +12,7 @@ from torch import Tensor
 from surrogate.tiles.base import Tiles
 from surrogate.tiles.formula import Categories, Formula, Gradients, Radial, added
 from surrogate.tiles.layout import (
+    FINE,
     WIDEST,
     Layout,
     Placed,
@@ -20,6 +21,8 @@ from surrogate.tiles.layout import (
     half_precision,
     halves,
     power_of_2,
+    powers_above,
+    ranks,
 )
 
 # Distances by products of points cost the tensor cores what direct differences cost the ordinary
@@ -28,6 +31,11 @@ _PRODUCTS_FROM = 8
 # In float32 ‖z‖² + ‖z'‖² - 2 zᵀz' is off by about 1.2e-7 times this, the largest ‖z‖² that products
 # are used for; k by a third of that at most, as much as by the rounding of the points themselves.
 _REACH = 64.0
+# In float32 points are off by 6e-8 of what they are away from their centre. At a ‖z‖² of this, that
+# moves k by 1.5e-7; beyond, what rounding took from them is kept too, for two more operations a
+# dimension and pair. Beyond the second, float32 cannot hold distances: float64 does it all.
+_ROUNDED, _HELD = 1024.0, 1e30
+_FAR = 1e17  # coordinates of points to predict at are kept below: nothing is correlated there
 _PROGRAMS = 2048  # at least: a few for each of the 132 multiprocessors of an H100
 _SHARE = 2**14  # columns summed in the arithmetic of the tile; beyond, in float64
 _SCRATCH = 2**28  # bytes of shares at once
@@ -73,6 +81,9 @@ class TritonTiles(Tiles):
     In float32 up to 16384 numbers are summed in float32, with inner products as three passes of the
     tensor cores, which is as accurate; such sums are added up in float64. Deterministic.
 
+    Where points are farther apart than float32 can tell, in lengthscales, it is float64 that they
+    are computed in, whatever was asked for; `name` says so.
+
     Args:
         formula: What k is, with parameters as they stand.
         shapes: Those of all its parameters, in the order in which gradients are wanted.
@@ -92,16 +103,19 @@ class TritonTiles(Tiles):
     ) -> None:
         if not can_compute(formula):
             raise ValueError("this kernel has too many parts to be fused; use tiles='torch'.")
-        self.X, self.dtype, self._shapes = X, dtype, shapes
-        self.name = f"triton {str(dtype).removeprefix('torch.')}"
-        self.roundoff = ROUNDOFF[dtype]
+        self.X, self._shapes, self._scratch = X, shapes, _SCRATCH
         radials = sum(isinstance(f, Radial) for term in formula.terms for f in term.factors)
         points = Layout.of(formula, [0] * radials).points(X)
         self._centres = [U.mean(0) if len(X) else U.new_zeros(U.shape[1]) for U in points]
         points = [U - c for U, c in zip(points, self._centres, strict=True)]
-        self.layout = Layout.of(formula, self._paddings(formula, points))
+        reach = _reach(points) if dtype == torch.float32 else []
+        self.dtype = torch.float64 if any(r > _HELD for r in reach) else dtype
+        self.name = f"triton {str(self.dtype).removeprefix('torch.')}"
+        self.roundoff = ROUNDOFF[self.dtype]
+        self.layout = Layout.of(formula, self._paddings(formula, reach))
+        self._known = [[c.sort().values for c in C.mT] for C in self.layout.codes(X)]
         self._Z, self._C = self._packed(points, len(X)), self._codes(X)
-        self._theta = X.new_tensor(self.layout.theta, dtype=dtype)
+        self._theta = X.new_tensor(self.layout.theta, dtype=self.dtype)
 
     @torch.no_grad()
     def product(self, V: Tensor, rows: slice | None = None) -> Tensor:
@@ -111,23 +125,25 @@ class TritonTiles(Tiles):
     @torch.no_grad()
     def cross(self, X1: Tensor, V: Tensor) -> Tensor:
         points = zip(self.layout.points(X1), self._centres, strict=True)
-        Z, C = self._packed([U - c for U, c in points], len(X1)), self._codes(X1)
+        near = [(U - c).clamp(-_FAR, _FAR) for U, c in points]
+        Z, C = self._packed(near, len(X1)), self._codes(X1)
         return self._multiplied(Z, C, V, slice(0, len(X1)), same=False)
 
     @torch.no_grad()
     def pullback(self, A: Tensor, B: Tensor, rows: slice | None = None) -> tuple[Tensor, ...]:
         rows = slice(0, len(self.X)) if rows is None else rows
-        AB, BA = (self._vectors(torch.cat(pair, 1).mT) for pair in ((A, B), (B, A)))
+        A, B, size = _of_one_size(A.mT.to(torch.float64), B.mT.to(torch.float64))
+        AB, BA = (self._vectors(torch.cat(pair)) for pair in ((A, B), (B, A)))
         found: Gradients = {}
-        for some, sums in self._pulled(AB, BA, rows, 2 * A.shape[1]):
-            found = added(found, self._gradients(some, sums))
+        for some, sums in self._pulled(AB, BA, rows, 2 * len(A)):
+            found = added(found, self._gradients(some, sums.mul_(size)))
         return tuple(
             found[i].reshape(shape) if i in found else self.X.new_zeros(shape)
             for i, shape in enumerate(self._shapes)
         )
 
     def _multiplied(self, Z: Tensor, C: Tensor, V: Tensor, rows: slice, *, same: bool) -> Tensor:
-        out = self.X.new_empty(V.shape[1], rows.stop - rows.start)
+        out = self.X.new_zeros(V.shape[1], rows.stop - rows.start)
         for first in range(0, V.shape[1], WIDEST):
             some = V[:, first : first + WIDEST].mT.to(torch.float64)
             if self.dtype == torch.float32:
@@ -189,7 +205,8 @@ class TritonTiles(Tiles):
     ) -> Iterator[tuple[slice, Tensor]]:
         """Some rows after others, with what a kernel sums for them: (h, width) in float64.
 
-        By the largest tiles for which the device has registers and shared memory.
+        By the largest tiles for which the device has registers and shared memory, and as many rows
+        at once as it has memory for.
 
         Args:
             rows: Which.
@@ -197,39 +214,36 @@ class TritonTiles(Tiles):
             crowd: Columns beside a tile in the memory of a multiprocessor.
             launch: What fills shares of the sums, (shares, h, width), for some rows.
         """
-        blocks = _blocks(self.dtype, crowd)
-        while True:
-            block = blocks[0]
+        blocks, start = _blocks(self.dtype, crowd), rows.start
+        share = self._share(rows, blocks[0])
+        while start < rows.stop and len(self.X):
+            block, shares = blocks[0], -(-len(self.X) // share)
+            strips = self._scratch // (shares * width * self.dtype.itemsize * block.rows)
+            part = slice(start, min(start + max(strips, 1) * block.rows, rows.stop))
             try:
-                yield from self._by(block, rows, width, launch)
-                return
+                sums = self._Z.new_empty(shares, part.stop - part.start, width)
+                launch(sums, part, share, block)
+                total = sums.sum(0, dtype=torch.float64)
             except _out_of_resources():
                 blocks = blocks[1:]
                 if not blocks:
                     raise
+                continue
+            except torch.OutOfMemoryError:
+                if strips <= 1:
+                    raise
+                sums, self._scratch = None, self._scratch // 2
+                continue
+            yield part, total
+            start = part.stop
 
-    def _by(
-        self, block: Block, rows: slice, width: int, launch: _Launch
-    ) -> Iterator[tuple[slice, Tensor]]:
-        for part, share, shares in self._parts(rows, block, width):
-            sums = self._Z.new_empty(shares, part.stop - part.start, width)
-            launch(sums, part, share, block)
-            yield part, sums.sum(0, dtype=torch.float64)
-
-    def _parts(self, rows: slice, block: Block, width: int) -> Iterator[tuple[slice, int, int]]:
-        """Rows at once, columns in a share, and how many shares: by sizes alone, so that the same
-        data are added up in the same order on every device.
+    def _share(self, rows: slice, block: Block) -> int:
+        """Columns summed by one program: by sizes alone, so that the same data are added up in the
+        same order on every device.
         """
-        n, m = len(self.X), rows.stop - rows.start
-        if not n or not m:
-            return
-        strips = -(-m // block.rows)
-        share = max(1, min(_SHARE, n // max(1, _PROGRAMS // strips)))
-        share = -(-share // block.columns) * block.columns
-        shares = -(-n // share)
-        at_once = max(1, _SCRATCH // (shares * width * self.dtype.itemsize * block.rows))
-        for start in range(rows.start, rows.stop, at_once * block.rows):
-            yield slice(start, min(start + at_once * block.rows, rows.stop)), share, shares
+        programs = max(1, _PROGRAMS // -(-(rows.stop - rows.start) // block.rows))
+        share = max(1, min(_SHARE, len(self.X) // programs))
+        return -(-share // block.columns) * block.columns
 
     def _gradients(self, rows: slice, sums: Tensor) -> Gradients:
         """Gradients in the parameters, of what some rows have summed: (h, W).
@@ -254,6 +268,7 @@ class TritonTiles(Tiles):
             if placed.padded:
                 low = placed.row + factor.width
                 Z = Z + self._Z[low : low + factor.width, rows].mT
+            # The second term is 0 where `kernels` sums differences.
             by_z = own[:, : factor.width] - own[:, factor.width, None] * Z
             found = factor.pullback(X, Z / placed.fold, by_z * placed.fold)
             if factor.by_shape is None:
@@ -265,45 +280,66 @@ class TritonTiles(Tiles):
         hot = (self._C[placed.row, rows].unsqueeze(0) == tasks.unsqueeze(1)).to(torch.float64)
         return factor.pullback((0.5 / placed.size) * hot @ own)
 
-    def _paddings(self, formula: Formula, points: list[Tensor]) -> list[int]:
-        """0 for each radial factor whose distances are direct differences, else a power of 2."""
+    def _paddings(self, formula: Formula, reach: list[float]) -> list[int]:
+        """`Placed.padded` of each radial factor, whose largest ‖z‖² is `reach`."""
         radials = [f for term in formula.terms for f in term.factors if isinstance(f, Radial)]
-        if self.dtype == torch.float64 or not len(self.X):
+        if self.dtype == torch.float64:
             return [0] * len(radials)
-        wide = [f.width >= _PRODUCTS_FROM and f.profile not in _CUSPED for f in radials]
-        if not any(wide):
-            return [0] * len(radials)
-        reach = torch.stack([U.square().sum(1).max() for U in points]).tolist()
-        return [
-            power_of_2(f.width) if w and r <= _REACH else 0
-            for f, w, r in zip(radials, wide, reach, strict=True)
-        ]
+        return [_padding(f, r) for f, r in zip(radials, reach, strict=True)]
 
     def _packed(self, points: list[Tensor], n: int) -> Tensor:
         """Points of all radial factors under each other, one a column."""
         parts: list[Tensor] = []
         for U, (_, placed) in zip(points, self.layout.radials, strict=True):
             z = U.mT.to(self.dtype)
-            if placed.padded:
+            if placed.padded > 0:
                 parts += [
-                    halves(z.contiguous()),
+                    halves(z),
                     z.to(torch.float64).square().sum(0, keepdim=True).to(self.dtype),
                 ]
+            elif placed.padded == FINE:
+                parts += [z, (U.mT - z).to(self.dtype)]
             else:
                 parts.append(z)
         return aligned(torch.cat(parts) if parts else self.X.new_empty(0, n), self.dtype)
 
     def _codes(self, X: Tensor) -> Tensor:
         """Codes of all other factors under each other."""
-        codes = [C.mT.to(self.dtype) for C in self.layout.codes(X)]
+        codes = [
+            ranks(C, known) if isinstance(f.factor, Categories) else C.mT
+            for C, known, f in zip(
+                self.layout.codes(X), self._known, self.layout.others, strict=True
+            )
+        ]
         return aligned(torch.cat(codes) if codes else X.new_empty(0, len(X)), self.dtype)
 
     def _vectors(self, rows: Tensor) -> Tensor:
         """Vectors (t, n) that tiles are multiplied with."""
         rows = rows.to(self.dtype)
-        return aligned(
-            halves(rows.contiguous()) if self.dtype == torch.float32 else rows, self.dtype
-        )
+        return aligned(halves(rows) if self.dtype == torch.float32 else rows, self.dtype)
+
+
+def _reach(points: list[Tensor]) -> list[float]:
+    """The largest ‖z‖² among the points of each radial factor, read together."""
+    if not points or not len(points[0]):
+        return [0.0] * len(points)
+    return torch.stack([U.square().sum(1).max() for U in points]).tolist()
+
+
+def _padding(factor: Radial, reach: float) -> int:
+    """`Placed.padded` in float32."""
+    smooth = factor.profile not in _CUSPED
+    if factor.width >= _PRODUCTS_FROM and smooth and reach <= _REACH:
+        return power_of_2(factor.width)
+    return 0 if reach <= _ROUNDED else FINE
+
+
+def _of_one_size(A: Tensor, B: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """A and B (k, n) as numbers that float32 can hold, and what Σ_k a_kᵀ K b_k is then times."""
+    a, b = powers_above(A), powers_above(B)
+    size = a * b
+    most = size.max() if len(size) else size.new_ones(())
+    return A / a.unsqueeze(1) * (size / most).unsqueeze(1), B / b.unsqueeze(1), most
 
 
 def _blocks(dtype: torch.dtype, crowd: int) -> list[Block]:

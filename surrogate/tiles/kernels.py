@@ -15,6 +15,7 @@ from surrogate.tiles.entries import (
     RADIAL,
     RATIONAL_QUADRATIC,
     covariance,
+    differences,
     factor,
     halves,
     inner_products,
@@ -50,12 +51,10 @@ def product(
     t = tl.arange(0, T)
     start = tl.program_id(1) * share
     acc = tl.zeros((BM, T), Z1.dtype.element_ty)
-    low = acc
     for at in range(start, tl.minimum(start + share, columns), BN):
         j = at + tl.arange(0, BN)
         K = covariance(Z1, Z2, C1, C2, theta, i, j, stride1, stride2, TERMS, SAME, BM, BN)
-        acc, low = times_vectors(K, V, j, acc, low, stride2, COUNT, T)
-    acc += low * (1.0 / 2048.0)
+        acc = times_vectors(K, V, j, acc, stride2, COUNT, T)
     place = (tl.program_id(1).to(tl.int64) * rows + row)[:, None] * T + t[None, :]
     tl.store(out + place, acc, mask=(row < rows)[:, None])
 
@@ -86,6 +85,7 @@ def pullback(
     PLACES[q] tells, for each factor and at last for the term, the first of its columns among W:
 
         radial      Σ_j H_ij z_j, as many as z has, and Σ_j H_ij;   H = -2 ∂/∂(u²)
+                    where z comes with what rounding left of it Σ_j H_ij (z_j - z_i), and 0
                     and then Σ_j G_ij ∂k_ij/∂(log α) for a rational quadratic
         categories  Σ_j G_ij k_ij [c_i ≠ c_j], one for each input
         tasks       Σ_j [t_j = t'] ∂/∂C, one for each task t'
@@ -115,10 +115,13 @@ def pullback(
                 k = w - PLACES[q][f]
                 if TERMS[q][f][0] == RADIAL:
                     H = rest * weight
-                    z = points_among(Z, TERMS[q][f], k, j, stride)
-                    acc = times_points(H, z, acc)
-                    sums = tl.sum(H, 1)
-                    acc += tl.where((k == TERMS[q][f][3])[None, :], sums[:, None], 0.0)
+                    if TERMS[q][f][4] < 0:
+                        acc = times_differences(H, Z, TERMS[q][f], k, i, j, stride, acc)
+                    else:
+                        z = points_among(Z, TERMS[q][f], k, j, stride)
+                        acc = times_points(H, z, acc)
+                        sums = tl.sum(H, 1)
+                        acc += tl.where((k == TERMS[q][f][3])[None, :], sums[:, None], 0.0)
                     if TERMS[q][f][1] == RATIONAL_QUADRATIC:
                         sums = tl.sum(rest * slope, 1)
                         acc += tl.where((k == TERMS[q][f][3] + 1)[None, :], sums[:, None], 0.0)
@@ -142,24 +145,26 @@ def pullback(
 
 
 @triton.jit
-def times_vectors(K, V, j, acc, low, stride, COUNT: tl.constexpr, T: tl.constexpr):
-    """acc + K Vᵀ for K (BM, BN) and V (COUNT, n) at columns j; in float32 as acc + low / 2048.
+def times_vectors(K, V, j, acc, stride, COUNT: tl.constexpr, T: tl.constexpr):
+    """acc + K Vᵀ for K (BM, BN) and V (COUNT, n) at columns j.
 
-    There numbers of at most 1 are two in float16, x = x₁ + x₂ / 2048, which is 22 bits of each, and
-    more of small ones; V comes so, second halves COUNT rows below the first. Tensor cores take
-    these from the registers that K is computed in.
+    In float32 numbers of at most 1 are two in float16, x = x₁ + x₂ / 2048, which is 22 bits of
+    each, and more of small ones; V comes so, second halves COUNT rows below the first. Tensor cores
+    take these from the registers that K is computed in. They round sums towards 0 (Ootomo & Yokota,
+    2022): 16384 columns added up in them are off by 2e-5, but by 2e-7 if tiles are added to each
+    other outside of them, so `acc` is not given to `tl.dot`.
     """
     t = tl.arange(0, T)
     v = tl.trans(rows_of(V, 0, t, j, stride, COUNT))
     if K.dtype == tl.float32:
         first = K.to(tl.float16)
         second = ((K - first.to(tl.float32)) * 2048.0).to(tl.float16)
-        low = tl.dot(first, tl.trans(rows_of(V, COUNT, t, j, stride, COUNT)), low)
+        low = tl.dot(first, tl.trans(rows_of(V, COUNT, t, j, stride, COUNT)))
         low = tl.dot(second, v, low)
-        acc = tl.dot(first, v, acc)
+        acc += tl.dot(first, v, low * (1.0 / 2048.0))
     else:
         acc = tl.dot(K, v, acc, input_precision="ieee")
-    return acc, low
+    return acc
 
 
 @triton.jit
@@ -168,18 +173,28 @@ def points_among(Z, KIND: tl.constexpr, k, j, stride):
     own = (k >= 0) & (k < KIND[3])
     at = Z + (KIND[2] + k)[None, :] * stride + j[:, None]
     z = tl.load(at, mask=own[None, :], other=0.0)
-    if KIND[4] != 0:  # what is left of it by the first halves
+    if KIND[4] > 0:  # what is left of it by the first halves
         z += tl.load(at + KIND[3] * stride, mask=own[None, :], other=0.0)
     return z
 
 
 @triton.jit
+def times_differences(H, Z, KIND: tl.constexpr, k, i, j, stride, acc):
+    """acc + Σ_j H_ij (z_j - z_i) of a radial factor, in its own of many columns."""
+    for c in tl.static_range(KIND[3]):
+        d = differences(Z, Z, i, j, stride, stride, KIND[2] + c, KIND[3], KIND[4])
+        sums = tl.sum(H * d, 1)
+        acc -= tl.where((k == c)[None, :], sums[:, None], 0.0)
+    return acc
+
+
+@triton.jit
 def times_points(H, z, acc):
-    """acc + H z, as accurate as the type is."""
+    """acc + H z, as accurate as the type is; on `acc` see `times_vectors`."""
     if H.dtype == tl.float32:
         H_high, H_low = halves(H)
         high, low = halves(z)
-        acc = tl.dot(H_low, high, acc, input_precision="tf32")
-        acc = tl.dot(H_high, low, acc, input_precision="tf32")
-        return tl.dot(H_high, high, acc, input_precision="tf32")
+        tile = tl.dot(H_low, high, input_precision="tf32")
+        tile = tl.dot(H_high, low, tile, input_precision="tf32")
+        return acc + tl.dot(H_high, high, tile, input_precision="tf32")
     return tl.dot(H, z, acc, input_precision="ieee")

@@ -19,6 +19,9 @@ _RADIAL, _CATEGORIES, _TASKS = 0, 1, 2  # as in `kernels`
 # Points of more dimensions, or more tasks, do not fit beside the rest of a tile.
 WIDEST = 64
 _MOST_COLUMNS, _MOST_TERMS, _MOST_CATEGORIES = 128, 8, 16
+_MOST_NUMBERS = 2**31  # of a matrix: places in it are counted in 32 bits
+
+FINE = -1  # see `Placed.padded`
 
 Numbers = tuple[int, ...]
 
@@ -32,7 +35,8 @@ class Placed:
         row: First row of its points, or of its codes.
         theta: Place of its numbers in the vector of all.
         column: First column of its sums.
-        padded: Dimensions of its points with padding; 0 where distances are direct differences.
+        padded: Dimensions of its points with padding, where distances are made of products; 0 where
+            they are direct differences, `FINE` where what rounding left of points is there too.
     """
 
     factor: Factor
@@ -58,7 +62,7 @@ class Placed:
         """How many rows it takes."""
         if isinstance(self.factor, Radial):
             # Both halves of z, and ‖z‖², where distances are made of products.
-            return 2 * self.factor.width + 1 if self.padded else self.factor.width
+            return self.factor.width * (1 + (self.padded != 0)) + (self.padded > 0)
         return len(self.factor.weights) if isinstance(self.factor, Categories) else 1
 
     @property
@@ -136,7 +140,7 @@ class Layout:
                 factors.append(placed)
             terms.append((term, tuple(factors), column))
             column += 1
-        bound = sum(scales)
+        bound = sum(scales) or 1.0  # where all of them are below what float64 knows
         theta[: len(scales)] = [scale / bound for scale in scales]
         return Layout(tuple(terms), theta, bound, column)
 
@@ -160,13 +164,18 @@ class Layout:
         """Factors that see points."""
         return [(f.factor, f) for f in self.factors if isinstance(f.factor, Radial)]
 
+    @property
+    def others(self) -> list[Placed]:
+        """Factors that see categories or tasks."""
+        return [f for f in self.factors if not isinstance(f.factor, Radial)]
+
     def points(self, X: Tensor) -> list[Tensor]:
         """Those of each radial factor for X (n, d), as the kernels want them: shapes (n, c)."""
         return [radial.points(X) * placed.fold for radial, placed in self.radials]
 
     def codes(self, X: Tensor) -> list[Tensor]:
         """Those of each other factor for X (n, d): shapes (n, k)."""
-        factors = [f.factor for f in self.factors]
+        factors = [f.factor for f in self.others]
         return [f.codes(X) for f in factors if not isinstance(f, Radial)]
 
 
@@ -198,7 +207,10 @@ def aligned(rows: Tensor, dtype: torch.dtype) -> Tensor:
     A tile may then reach beyond the last column without asking.
     """
     k, n = rows.shape
-    out = rows.new_zeros(max(k, 1), -(-n // 128) * 128 + 128, dtype=dtype)
+    shape = max(k, 1), -(-n // 128) * 128 + 128
+    if math.prod(shape) >= _MOST_NUMBERS:
+        raise ValueError(f"{n} points are too many for tiles='triton'; use tiles='torch'.")
+    out = rows.new_zeros(shape, dtype=dtype)
     out[:k, :n] = rows
     return out
 
@@ -207,8 +219,32 @@ def halves(rows: Tensor) -> Tensor:
     """A matrix (k, n) in float32 as the sum of two that tensor cores multiply without rounding
     them, under each other: (2k, n).
     """
-    high = (rows.view(torch.int32) & -8192).view(torch.float32)
+    high = (rows.contiguous().view(torch.int32) & -8192).view(torch.float32)
     return torch.cat([high, rows - high])
+
+
+def powers_above(rows: Tensor) -> Tensor:
+    """The least power of 2 that no entry of a row is above, or 1 for a row of zeros: shape (t,)."""
+    largest = rows.abs().amax(1) if rows.shape[1] else rows.new_zeros(len(rows))
+    # One power more than the largest of float64 is inf.
+    return torch.where(largest > 0, torch.exp2(largest.log2().ceil().clamp_max(1023.0)), 1.0)
+
+
+def ranks(C: Tensor, among: list[Tensor]) -> Tensor:
+    """Small whole numbers for the codes of each column, equal where codes are: (k, n).
+
+    Codes may be numbers that float32 cannot tell from each other.
+
+    Args:
+        C: Shape (n, k).
+        among: The codes that there are, sorted, for each column; a code that is none of them is -1.
+    """
+    found = []
+    for column, known in zip(C.mT.contiguous(), among, strict=True):
+        at = torch.searchsorted(known, column)
+        same = known[at.clamp_max(max(len(known) - 1, 0))] == column if len(known) else at > 0
+        found.append(torch.where(same, at, -1))
+    return torch.stack(found)
 
 
 def half_precision(rows: Tensor) -> tuple[Tensor, Tensor]:
@@ -216,8 +252,7 @@ def half_precision(rows: Tensor) -> tuple[Tensor, Tensor]:
 
     c are powers of 2, one for each row.
     """
-    largest = rows.abs().amax(1) if rows.shape[1] else rows.new_zeros(len(rows))
-    scale = torch.where(largest > 0, torch.exp2(largest.log2().ceil()), 1.0)
+    scale = powers_above(rows)
     x = rows / scale.unsqueeze(1)
     first = x.to(torch.float16)
     second = ((x - first.to(x.dtype)) * 2048.0).to(torch.float16)

@@ -93,6 +93,28 @@ def forked(*command: object, cwd: Path | None = None, **variables: str) -> Itera
         process.end()
 
 
+def run(*arguments: str, cwd: Path) -> str:
+    """Run Python in a fresh process; return what it printed, or fail with what it said."""
+    done = subprocess.run(
+        [sys.executable, *arguments],
+        cwd=cwd,
+        env=os.environ | {"MPLBACKEND": "Agg", "PYTHONIOENCODING": "utf-8"},
+        capture_output=True,
+        encoding="utf-8",
+        timeout=600,
+        check=False,
+    )
+    assert done.returncode == 0, f"{arguments} ended with {done.returncode}:\n{done.stderr}"
+    return done.stdout
+
+
+def run_forked(*command: object, cwd: Path) -> None:
+    """Run a script in a process that has imported torch already: for most that is the time."""
+    with forked(*command, cwd=cwd, MPLBACKEND="Agg") as process:
+        _, errors = process.communicate(timeout=600)
+    assert process.returncode == 0, f"{command} ended with {process.returncode}:\n{errors}"
+
+
 def _rest(pipe: Connection) -> str:
     with os.fdopen(os.dup(pipe.fileno()), closefd=True) as file:
         return file.read()

@@ -200,12 +200,12 @@ def test_a_lease_that_ran_out_and_a_trial_of_yesterday_are_noticed():
     with Study.open("study.db") as study:
         study.enqueue({"x": 1.0})
         study.enqueue({"x": 2.0})
-        study.claim(worker="ann", lease=0.05)
         study.claim(worker="bob")
+        study.claim(worker="ann", lease=0.05)
     time.sleep(0.06)
-    assert "trial 0: their leases have run out" in says(examined(), "study default")
+    assert "trial 1: their leases have run out" in says(examined(), "study default")
     found = examined(hours=1e-6)
-    assert "trial 1: running for more than 1e-06 h" in says(found, "study default")
+    assert "trial 0: running for more than 1e-06 h" in says(found, "study default")
     assert "running for" not in says(examined(), "study default")
 
 
