@@ -4,6 +4,7 @@ import argparse
 import json
 import os
 import platform
+import re
 import signal
 import subprocess
 import sys
@@ -120,6 +121,11 @@ def _ended(code: int, errors: str) -> str:
     if lines:
         return lines[-1]
     return f"killed by {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
+
+
+def without_folders(text: str) -> str:
+    """An error's text as results hold it: they name no folders of a machine."""
+    return re.sub(r"(/[^/\s]+)+/", "", text).strip()
 
 
 def machine() -> str:

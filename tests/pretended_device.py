@@ -16,14 +16,13 @@ copied there silently.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves, tree_map
 
 DEVICE = torch.device("meta")
 CPU = torch.device("cpu")
@@ -39,32 +38,32 @@ class PretendedTensor(torch.Tensor):
     """A tensor that says it is elsewhere.
 
     Attributes:
-        inner: Its numbers.
+        numbers: Its numbers.
     """
 
-    inner: torch.Tensor
+    numbers: torch.Tensor
 
     @staticmethod
-    def __new__(cls, inner: torch.Tensor) -> PretendedTensor:
+    def __new__(cls, numbers: torch.Tensor) -> PretendedTensor:
         made = torch.Tensor._make_wrapper_subclass(
             cls,
-            inner.shape,
-            strides=inner.stride(),
-            storage_offset=inner.storage_offset(),
-            dtype=inner.dtype,
+            numbers.shape,
+            strides=numbers.stride(),
+            storage_offset=numbers.storage_offset(),
+            dtype=numbers.dtype,
             device=DEVICE,
         )
-        made.inner = inner
+        made.numbers = numbers
         return made
 
     def __repr__(self, **_: Any) -> str:
-        return f"Pretended({self.inner})"
+        return f"Pretended({self.numbers})"
 
     def tolist(self) -> Any:
         return self.detach().cpu().tolist()
 
     def data_ptr(self) -> int:
-        return self.inner.data_ptr()
+        return self.numbers.data_ptr()
 
     def numpy(self, **_: Any) -> Any:
         raise TypeError("can't convert a tensor of the pretended device to numpy; use .cpu() first")
@@ -103,7 +102,8 @@ class PretendedDevice(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = dict(kwargs or {})
-        tensors = [a for a in tree_leaves((args, kwargs)) if isinstance(a, torch.Tensor)]
+        leaves = _leaves([*args, *kwargs.values()])
+        tensors = [a for a in leaves if isinstance(a, torch.Tensor)]
         there = [t for t in tensors if isinstance(t, PretendedTensor)]
         name = func._schema.name.partition("::")[2]
         wanted = kwargs.get("device")
@@ -111,7 +111,7 @@ class PretendedDevice(TorchDispatchMode):
             return self._moved(func, args[0], kwargs)
         if name == "_local_scalar_dense":
             self.reads += bool(there)
-            return func(*tree_map(_inner, args))
+            return func(*_each(_numbers, args))
         if name == "copy_":
             return self._copied(func, args, kwargs)
         # Left to a view, signs would be lost: inside of here nobody looks whether it is one.
@@ -122,16 +122,16 @@ class PretendedDevice(TorchDispatchMode):
             kwargs["device"] = CPU
         is_there = bool(there) if wanted is None else torch.device(wanted) == DEVICE
         if is_there:
-            self._check(name, tensors, args, kwargs)
+            self._check(name, leaves)
             self.calls[name] += 1
             self.reads += name in _DATA_DEPENDENT or name in _CHECKED or _is_masked(name, args)
         elif there:
             raise RuntimeError(f"{name}: a tensor of the pretended device where one of the CPU is")
-        out = func(*tree_map(_inner, args), **tree_map(_inner, kwargs))
+        out = func(*_each(_numbers, args), **_each(_numbers, kwargs))
         if not is_there:
             return out
-        known = {id(t.inner): t for t in there}  # what was written into stays the tensor it is
-        return tree_map(lambda o: _outer(o, known), out)
+        known = {id(t.numbers): t for t in there}  # what was written into stays the tensor it is
+        return _each(lambda o: _outer(o, known), out)
 
     def _moved(self, func: Any, source: torch.Tensor, kwargs: dict[str, Any]) -> torch.Tensor:
         was_there = isinstance(source, PretendedTensor)
@@ -141,7 +141,7 @@ class PretendedDevice(TorchDispatchMode):
             self.uploads.append(source.numel())
         if was_there and not goes_there:
             self.downloads.append(source.numel())
-        moved = func(_inner(source), **kwargs, device=CPU)
+        moved = func(_numbers(source), **kwargs, device=CPU)
         return PretendedTensor(moved) if goes_there else moved
 
     def _copied(self, func: Any, args: Any, kwargs: dict[str, Any]) -> torch.Tensor:
@@ -150,18 +150,18 @@ class PretendedDevice(TorchDispatchMode):
             self.uploads.append(source.numel())
         if isinstance(source, PretendedTensor) and not isinstance(target, PretendedTensor):
             self.downloads.append(source.numel())
-        func(*tree_map(_inner, args), **kwargs)
+        func(*_each(_numbers, args), **kwargs)
         return target
 
     @staticmethod
-    def _check(name: str, tensors: list[Any], args: Any, kwargs: dict[str, Any]) -> None:
+    def _check(name: str, leaves: list[Any]) -> None:
+        tensors = [t for t in leaves if isinstance(t, torch.Tensor)]
         near = [t for t in tensors if not isinstance(t, PretendedTensor) and t.ndim]
         if near:
             shapes = ", ".join(str(tuple(t.shape)) for t in near)
             raise RuntimeError(f"{name}: tensors on two devices; on the CPU: {shapes}")
-        for generator in tree_leaves((args, kwargs)):
-            if isinstance(generator, torch.Generator):
-                raise RuntimeError(f"{name}: a generator of the CPU for the pretended device")
+        if any(isinstance(leaf, torch.Generator) for leaf in leaves):
+            raise RuntimeError(f"{name}: a generator of the CPU for the pretended device")
 
 
 def _is_masked(name: str, args: Any) -> bool:
@@ -172,8 +172,29 @@ def _is_masked(name: str, args: Any) -> bool:
     return any(isinstance(t, torch.Tensor) and t.dtype == torch.bool for t in chosen)
 
 
-def _inner(value: Any) -> Any:
-    return value.inner if isinstance(value, PretendedTensor) else value
+def _leaves(values: Any) -> list[Any]:
+    """What these hold, and lists among them. That of torch takes several times as long."""
+    found = []
+    for value in values:
+        if isinstance(value, list | tuple):
+            found += _leaves(value)
+        else:
+            found.append(value)
+    return found
+
+
+def _each(function: Callable[[Any], Any], value: Any) -> Any:
+    """The same with a function of each of its leaves in their place."""
+    if isinstance(value, list | tuple):
+        made = [_each(function, part) for part in value]
+        return made if isinstance(value, list) else tuple(made)
+    if isinstance(value, dict):
+        return {name: _each(function, part) for name, part in value.items()}
+    return function(value)
+
+
+def _numbers(value: Any) -> Any:
+    return value.numbers if isinstance(value, PretendedTensor) else value
 
 
 def _outer(value: Any, known: dict[int, PretendedTensor]) -> Any:

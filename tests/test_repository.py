@@ -125,6 +125,12 @@ LIBRARIES = {
     "torch": _ANYWHERE,  # in bbmmopt not when a light module is imported: see LIGHT below
     "numpy": _ANYWHERE,
     "scipy": _ANYWHERE,
+    "triton": (
+        "surrogate/tiles/choose.py",  # for its version
+        "surrogate/tiles/entries.py",
+        "surrogate/tiles/fused.py",  # for the name of an error
+        "surrogate/tiles/kernels.py",
+    ),
     "sqlalchemy": ("bbmmopt/storage/",),
     "matplotlib": ("bbmmopt/plots/", "bbmmopt/cli"),
     "pandas": ("bbmmopt/study/tables.py", "bbmmopt/study/stored.py"),  # there for its type alone
@@ -293,6 +299,7 @@ def test_the_code_of_the_readme_runs(number, tmp_path):
 EXAMPLES = {
     "acquisition_surface.py": "--trials 12",
     "bbmm_vs_cholesky.py": "--sizes 100 200 --cholesky-to 100",
+    "distributed_gp.py": "--points 300",
     "large_data.py": "--sizes 200",
     "learning_curves.py": "--settings 10 --complete 5 --epochs 10",
     "multi_output.py": "--times 4 --rare 4",
@@ -310,7 +317,10 @@ def test_every_example_is_run():
 @pytest.mark.parametrize("example", EXAMPLES)
 def test_example_runs(example, tmp_path):
     script, arguments = ROOT / "examples" / example, EXAMPLES[example].split()
-    if example in ("quickstart.py", "large_data.py"):  # these as a user would
+    if example == "distributed_gp.py":
+        torchrun = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
+        assert "300 observations" in run(*torchrun, str(script), *arguments, cwd=tmp_path)
+    elif example in ("quickstart.py", "large_data.py"):  # these as a user would
         run(str(script), *arguments, cwd=tmp_path)
     else:
         run_forked(script, *arguments, cwd=tmp_path)

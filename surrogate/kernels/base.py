@@ -108,6 +108,12 @@ def among_all(gradient: Tensor, columns: tuple[int, ...] | None, width: int) -> 
     return full
 
 
+def centre(X: Tensor, columns: tuple[int, ...] | None) -> Tensor:
+    """The mean of the columns that a kernel looks at, 0 in the others: (d,)."""
+    mean = seen(X, X, columns)[0].mean(0, keepdim=True)
+    return among_all(mean, columns, X.shape[1])[0]
+
+
 def fourier_features(
     omega: Tensor, variance: Tensor, columns: tuple[int, ...] | None, generator: torch.Generator
 ) -> Features:

@@ -183,6 +183,7 @@ class Columns(Kernel):
                 points=lambda X: chosen(X, self.columns),
                 pullback=lambda X, G: {},
                 inputs=lambda X, G: among_all(G, self.columns, X.shape[1]),
+                is_choice=True,
             )
         )
 

@@ -14,6 +14,7 @@ from surrogate.kernels.base import (
     Kernel,
     Linearised,
     among_all,
+    centre,
     checked_columns,
     detached,
     fourier_features,
@@ -155,6 +156,7 @@ class Periodic(Kernel):
             pullback=pullback,
             inputs=lambda X, G: among_all(by_angle(X, G) * beside(turn, X), columns, X.shape[1]),
             width=2 * self.dims,
+            origin=lambda X: centre(X, columns),
         )
         return Formula.of(radial, scale=float(self.variance.detach()), scales=(2,))
 

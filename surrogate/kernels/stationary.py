@@ -19,6 +19,7 @@ from surrogate.kernels.base import (
     Kernel,
     Linearised,
     among_all,
+    centre,
     checked_columns,
     detached,
     fourier_features,
@@ -181,6 +182,7 @@ class Stationary(Kernel):
             width=self.dims,
             shape=self._shape(),
             by_shape=2 if profile == "rational_quadratic" else None,
+            origin=lambda X: centre(X, columns),
         )
         return Formula.of(radial, scale=float(self.variance.detach()), scales=(1,))
 

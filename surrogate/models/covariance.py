@@ -9,6 +9,7 @@ from torch import Tensor
 
 from surrogate.kernels.base import Kernel
 from surrogate.operators.base import CovarianceOperator
+from surrogate.operators.distributed import DistributedKernelOperator
 from surrogate.operators.kernel import KernelOperator, Storage, fitting_storage
 from surrogate.solvers.bbmm import BBMM
 from surrogate.workspace import Workspace
@@ -34,7 +35,7 @@ def storage_for(kernel: Kernel, X: Tensor, noise: Tensor, options: BBMM) -> Stor
         noise: Variances, shape (n,).
         options: Storage and budget.
     """
-    if options.storage != "auto" or not len(X):
+    if options.distributed or options.storage != "auto" or not len(X):
         return "tiles" if options.storage == "auto" else options.storage
     return _fitting(kernel, X, options, hides_float32(kernel, X, noise, options))
 
@@ -57,7 +58,11 @@ def kernel_operator(
 ) -> CovarianceOperator:
     """K = k(X, X) without noise: the kernel's own operator, if it has one for these inputs.
 
-    Else its entries, stored as suits noise variances (n,) and options.
+    Else its entries, stored as suits noise variances (n,) and options; or shared out among ranks.
+
+    Raises:
+        ValueError: If it is to be shared out, and there are no ranks.
+        RanksDisagree: If these have different data.
     """
     with torch.no_grad():
         own = kernel.operator(X, workspace)
@@ -65,11 +70,14 @@ def kernel_operator(
         return own
     hidden = hides_float32(kernel, X, noise, options)
     storage = options.storage
-    if storage == "auto":
+    if options.distributed:
+        storage = "tiles"
+    elif storage == "auto":
         storage = _fitting(kernel, X, options, hidden) if len(X) else "tiles"
-    return KernelOperator(
+    K = KernelOperator(
         kernel, X, storage=storage, float32=hidden, tiles=options.tiles, workspace=workspace
     )
+    return DistributedKernelOperator(K, noise) if options.distributed else K
 
 
 def _fitting(kernel: Kernel, X: Tensor, options: BBMM, hidden: bool) -> Storage:

@@ -16,7 +16,9 @@ from torch import Tensor
 from surrogate.models.descent import Minimum, follow, minimise
 from surrogate.models.exact import ExactGP
 from surrogate.models.objective import ExactObjective, Parameters, ProductObjective
+from surrogate.operators.distributed import Ranks
 from surrogate.operators.kernel import Storage
+from surrogate.solvers.auto import is_distributed
 from surrogate.solvers.bbmm import BBMM
 from surrogate.solvers.cholesky import Cholesky
 from surrogate.solvers.inv_quad_logdet import Estimate, certain
@@ -65,7 +67,7 @@ class FitReport:
         converged: Whether the optimiser of the winning start stopped by itself.
         message: What it said.
         arithmetic: What computed K at each product where it was kept nowhere, and in which type:
-            "torch float64", "triton float32" or "triton float64".
+            "torch float64", "triton float32" or "triton float64"; and on how many ranks, if asked.
     """
 
     value: float
@@ -126,10 +128,12 @@ def fit(
             no less than a tenth of what the probes leave undecided. Where inducing points are
             learnt, this many for each observation.
         stop: Asked before each evaluation but the first of a search. From when it says True on,
-            searches end where they are, and the report says that the fit has not converged.
+            searches end where they are, and the report says that the fit has not converged. Of
+            several ranks the first alone is asked.
 
     Raises:
         ValueError: If shapes do not match, values are not finite, or no parameter is free.
+        RanksDisagree: If `BBMM(distributed=True)` is asked for, and ranks have different data.
     """
     if not any(p.requires_grad for p in model.parameters()):
         raise ValueError(
@@ -137,6 +141,11 @@ def fit(
             "model that was conditioned, or call model.requires_grad_(True) on a copy."
         )
     X, y, noise = model.as_data(X, y, noise)
+    if is_distributed(model.solver):
+        ranks = Ranks.of(X.device)
+        options = f"{model.solver} {model.priors.name} {restart} {max_evaluations} {tolerance}"
+        ranks.check_fit(X, y, noise, [*model.parameters()], options)
+        stop = stop and ranks.asking_the_first(stop)
     _warn_of_scales(model, X, y)
     began, n = time.perf_counter(), len(X)
     model = model.prepared(X, y, noise, restart=restart)

@@ -49,7 +49,7 @@ class PosteriorInfo:
         storage: Where K is kept for products: "float64", "float32" or "tiles" (nowhere); None
             where it is not.
         arithmetic: What computes K at each product where it is kept nowhere, and in which type:
-            "torch float64", "triton float32" or "triton float64".
+            "torch float64", "triton float32" or "triton float64"; and on how many ranks, if asked.
     """
 
     solver: str

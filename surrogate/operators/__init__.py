@@ -2,6 +2,7 @@
 
 from surrogate.operators.base import CovarianceOperator, LinearOperator
 from surrogate.operators.basic import Dense, Diagonal, ScaledOperator, SumOperator
+from surrogate.operators.distributed import DistributedKernelOperator, RanksDisagree
 from surrogate.operators.gradients import GradientOperator
 from surrogate.operators.kernel import KernelOperator, default_budget
 from surrogate.operators.structured import Interpolated, Kronecker, Toeplitz
@@ -11,11 +12,13 @@ __all__ = [
     "CovarianceOperator",
     "Dense",
     "Diagonal",
+    "DistributedKernelOperator",
     "GradientOperator",
     "Interpolated",
     "KernelOperator",
     "Kronecker",
     "LinearOperator",
+    "RanksDisagree",
     "ScaledOperator",
     "SumOperator",
     "TableKernelOperator",

@@ -209,11 +209,12 @@ class KernelOperator(CovarianceOperator):
         )
 
     @torch.no_grad()
-    def pullback(self, A: Tensor, B: Tensor) -> tuple[Tensor, ...]:
+    def pullback(self, A: Tensor, B: Tensor, rows: slice | None = None) -> tuple[Tensor, ...]:
         """Gradients of Σ_k a_kᵀ K b_k in the parameters of the kernel, tile by tile.
 
         Args:
             A, B: Shape (n, k), one vector per column.
+            rows: What these rows have of it, as `Tiles.pullback` says; all of them unless told.
 
         Returns:
             One tensor per entry of `kernel.parameters()`, in that order.
@@ -228,7 +229,7 @@ class KernelOperator(CovarianceOperator):
                 f"A and B must have as many columns, taken in pairs; "
                 f"got shapes {tuple(A.shape)} and {tuple(B.shape)}."
             )
-        return self.tiles.pullback(A, B)
+        return self.tiles.pullback(A, B, rows)
 
 
 def fitting_storage(

@@ -68,6 +68,12 @@ class Auto:
 Solver = Cholesky | BBMM | Auto
 
 
+def is_distributed(solver: Solver) -> bool:
+    """Whether its products, where it makes any, are shared out among ranks."""
+    options = solver.bbmm if isinstance(solver, Auto) else solver
+    return isinstance(options, BBMM) and options.distributed
+
+
 def for_fit(solver: Solver, n: int) -> Choice:
     """What fits n observations under a solver given by the user."""
     return solver.for_fit(n) if isinstance(solver, Auto) else Choice(solver, "as asked")

@@ -13,6 +13,7 @@ from torch import Tensor
 from surrogate.checks import check_finite, on_device
 from surrogate.operators.base import LinearOperator, Storage, check_columns, check_operator
 from surrogate.operators.basic import Diagonal
+from surrogate.operators.distributed import Ranks
 from surrogate.operators.kernel import TilesName, default_budget
 from surrogate.randomness import normal
 from surrogate.solvers.mbcg import Solution, mbcg
@@ -61,6 +62,9 @@ class BBMM:
             kept in float32. Each such product computes all of K anew; without them the K in
             float32 is taken for K, in residuals too.
         seed: Of the probes and the pivots: the same seed, the same bits.
+        distributed: Whether K is computed in tiles whose rows are shared out among the processes of
+            torch.distributed, all of which run the same program on the same data: see
+            `DistributedKernelOperator`. A kernel with a product of its own is not shared out.
     """
 
     tolerance: float = 1e-6
@@ -77,6 +81,7 @@ class BBMM:
     rounding: float = 1e-6
     refine: bool = True
     seed: int = 0
+    distributed: bool = False
 
     def __post_init__(self) -> None:
         for name in ("tolerance", "training_tolerance", "append_tolerance", "variance_tolerance"):
@@ -90,6 +95,11 @@ class BBMM:
             raise ValueError(f"storage must be one of {get_args(Storage)}; got {self.storage!r}.")
         if self.tiles not in get_args(TilesName):
             raise ValueError(f"tiles must be one of {get_args(TilesName)}; got {self.tiles!r}.")
+        if self.distributed and self.storage not in ("auto", "tiles"):
+            raise ValueError(
+                f"distributed=True stores nothing of K, so storage must be 'tiles' or 'auto'; "
+                f"got {self.storage!r}."
+            )
 
     def rank_for(self, n: int, device: torch.device | None = None) -> int:
         """Rank of the preconditioner for n points on a device, the CPU unless given.
@@ -110,6 +120,8 @@ class BBMM:
     def structure(self, K: LinearOperator, noise: Tensor) -> Structure:
         """Pivots and clusters for K + noise."""
         rank, generator = self.rank_for(K.n, K.device), self.generator()
+        if self.distributed:
+            rank = Ranks.of(K.device).least(rank)
         return Structure.of(K, noise, rank=rank, block=self.block, generator=generator)
 
     def solve(

@@ -20,6 +20,8 @@ from surrogate.workspace import Workspace
 TilesName = Literal["auto", "torch", "triton"]
 
 _LEAST_CAPABILITY = (8, 0)  # of a GPU whose tensor cores know the types that are used
+_COMPUTES = {"forward", "evaluate", "linearise"}  # what a kernel of one's own may say anew
+_LEAST_TRITON = (3, 5)  # before, it does not multiply matrices in float64
 
 
 def tiles_for(
@@ -81,6 +83,10 @@ def why_not_fused(kernel: KernelLike, device: torch.device) -> str | None:
         return f"{torch.cuda.get_device_name(device)} is older than compute capability 8.0"
     if find_spec("triton") is None:
         return "Triton is not installed (pip install 'bbmmopt[gpu]')"
+    version = _triton_version()
+    if tuple(int(part) for part in version.split(".")[:2]) < _LEAST_TRITON:
+        least = ".".join(map(str, _LEAST_TRITON))
+        return f"Triton {version} is older than {least}, which PyTorch 2.9 came with"
     formula = _formula(kernel)
     if formula is None:
         return f"{type(kernel).__name__}, or a part of it, is no kernel that is fused"
@@ -96,10 +102,16 @@ def _formula(kernel: KernelLike) -> Formula | None:
         return None
     for part in kernel.modules():
         says = [c for c in type(part).__mro__ if "formula" in vars(c)]
-        computes = [c for c in type(part).__mro__ if "forward" in vars(c)]
+        computes = [c for c in type(part).__mro__ if _COMPUTES & vars(c).keys()]
         if says and computes and not issubclass(says[0], computes[0]):
             return None
     return cast(Callable[[], Formula | None], kernel.formula)()
+
+
+def _triton_version() -> str:
+    import triton
+
+    return triton.__version__
 
 
 def _is_interpreted() -> bool:

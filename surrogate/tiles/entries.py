@@ -3,8 +3,8 @@
 What a formula is comes as tuples of numbers, known when a kernel is compiled. A factor is one of
 
     (RADIAL, profile, first row of its points, how many, padded to, place in theta, q, j)
-        padded to: 0 where distances are differences of points, -1 where also of what is left of
-        them by rounding
+        padded to: 0 where distances are differences of points, SPREAD where gradients are too, FAR
+        where also what is left of points by rounding is used
     (CATEGORIES, first row of its codes, how many, place of its weights in theta, 0, 0, 0, 0)
     (TASKS, row of its codes, how many tasks, place of its table in theta, 0, 0, 0, 0)
 
@@ -30,6 +30,10 @@ RATIONAL_QUADRATIC = tl.constexpr(4)
 PIECEWISE = tl.constexpr(5)
 
 LN2 = tl.constexpr(0.6931471805599453)
+# In place of what points are padded to, as in `layout`.
+SPREAD = tl.constexpr(-1)
+FAR = tl.constexpr(-2)
+
 COINCIDENT = tl.constexpr(1e-15)  # r below which points coincide: a cusp has slope 0 there
 
 
@@ -74,8 +78,10 @@ def inner_products(
         b_low = rows_of(B, first + COUNT, k, j, stride2, COUNT)
         acc = tl.dot(a_low, b, acc, input_precision="tf32")
         acc = tl.dot(a, b_low, acc, input_precision="tf32")
-        return tl.dot(a, b, acc, input_precision="tf32")
-    return tl.dot(a, b, acc, input_precision="ieee")
+        acc = tl.dot(a, b, acc, input_precision="tf32")
+    else:
+        acc = tl.dot(a, b, acc, input_precision="ieee", out_dtype=tl.float64)
+    return acc
 
 
 @triton.jit
@@ -92,12 +98,12 @@ def differences(
 ):
     """z_i - z_j in one coordinate, shape (len(i), len(j)).
 
-    Where PADDED is negative, what its rounding took of a coordinate is WIDTH rows below it.
+    Where PADDED is FAR, what rounding took of a coordinate is WIDTH rows below it.
     """
     a = tl.load(Z1 + ROW * stride1 + i)
     b = tl.load(Z2 + ROW * stride2 + j)
     difference = a[:, None] - b[None, :]
-    if PADDED < 0:
+    if PADDED == FAR:
         a = tl.load(Z1 + (ROW + WIDTH) * stride1 + i)
         b = tl.load(Z2 + (ROW + WIDTH) * stride2 + j)
         difference += a[:, None] - b[None, :]
@@ -170,8 +176,9 @@ def radial(u2, theta, PROFILE: tl.constexpr, PLACE: tl.constexpr, Q: tl.constexp
         weight = rho / w
         # t / (1 + t) - log(1 + t): of small t as a series, for in the difference digits are lost.
         small: tl.constexpr = 0.0625 if u2.dtype == tl.float32 else 0.001
-        series = 0.75 - t * (0.8 - t * (5.0 / 6.0 - t * (6.0 / 7.0 - t * 0.875)))
-        series = t * t * (t * (2.0 / 3.0 - t * series) - 0.5)
+        s = tl.minimum(t, small)
+        series = 0.75 - s * (0.8 - s * (5.0 / 6.0 - s * (6.0 / 7.0 - s * 0.875)))
+        series = s * s * (s * (2.0 / 3.0 - s * series) - 0.5)
         slope = alpha * rho * tl.where(t < small, series, t / w - log)
     else:
         r = tl.minimum(tl.sqrt(u2), 1.0)

@@ -14,6 +14,12 @@ from dataclasses import dataclass, replace
 
 from torch import Tensor
 
+
+def nowhere(X: Tensor) -> Tensor:
+    """0, shape (d,): what may be taken from rows x where nothing else may."""
+    return X.new_zeros(X.shape[1])
+
+
 Gradients = Mapping[int, Tensor]
 """Gradients by the place of the parameter among `kernel.parameters()`."""
 
@@ -31,6 +37,8 @@ class Radial:
         width: c.
         shape: α of a rational quadratic; q and j of a piecewise polynomial, as numbers.
         by_shape: Place of log α among the parameters; None where there is none.
+        origin: Maps X to o (d,) in their midst that may be taken from all rows without changing k:
+            what is near 0 loses fewer digits.
     """
 
     profile: str
@@ -40,6 +48,7 @@ class Radial:
     width: int
     shape: tuple[float, ...] = ()
     by_shape: int | None = None
+    origin: Callable[[Tensor], Tensor] = nowhere
 
 
 @dataclass(frozen=True)
@@ -147,11 +156,13 @@ class View:
         points: Maps X (n, d) to φ (n, c).
         pullback: Maps X and ∂loss/∂φ to gradients in the parameters of φ.
         inputs: Maps X and ∂loss/∂φ to ∂loss/∂X.
+        is_choice: Whether φ(x) are some of the columns of x.
     """
 
     points: Callable[[Tensor], Tensor]
     pullback: Callable[[Tensor, Tensor], Gradients]
     inputs: Callable[[Tensor, Tensor], Tensor]
+    is_choice: bool = False
 
 
 def added(first: Gradients, second: Gradients) -> Gradients:
@@ -185,14 +196,19 @@ def _seeing(factor: Factor, view: View) -> Factor:
         codes = factor.codes
         return replace(factor, codes=lambda X: codes(view.points(X)))
     points, by_points, by_inputs = factor.points, factor.pullback, factor.inputs
+    origin = factor.origin
 
     def pullback(X: Tensor, U: Tensor, G: Tensor) -> Gradients:
         seen = view.points(X)
         return added(by_points(seen, U, G), view.pullback(X, by_inputs(seen, G)))
+
+    def chosen(X: Tensor) -> Tensor:
+        return view.inputs(X[:1], origin(view.points(X)).unsqueeze(0))[0]
 
     return replace(
         factor,
         points=lambda X: points(view.points(X)),
         pullback=pullback,
         inputs=lambda X, G: view.inputs(X, by_inputs(view.points(X), G)),
+        origin=chosen if view.is_choice else nowhere,
     )

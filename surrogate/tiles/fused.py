@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from surrogate.tiles.base import Tiles
-from surrogate.tiles.formula import Categories, Formula, Gradients, Radial, added
+from surrogate.tiles.formula import Categories, Formula, Gradients, Radial, added, nowhere
 from surrogate.tiles.layout import (
-    FINE,
+    FAR,
+    SPREAD,
     WIDEST,
     Layout,
     Placed,
@@ -29,17 +31,21 @@ from surrogate.tiles.layout import (
 # ones, two operations a dimension and pair; from here on that is more than all the rest.
 _PRODUCTS_FROM = 8
 # In float32 ‖z‖² + ‖z'‖² - 2 zᵀz' is off by about 1.2e-7 times this, the largest ‖z‖² that products
-# are used for; k by a third of that at most, as much as by the rounding of the points themselves.
+# are used for; entries of K by 7e-6 at most, of points that are both so far away and near each
+# other, and products with K by less than 1e-6. Beyond, gradients are made of differences too.
 _REACH = 64.0
 # In float32 points are off by 6e-8 of what they are away from their centre. At a ‖z‖² of this, that
 # moves k by 1.5e-7; beyond, what rounding took from them is kept too, for two more operations a
 # dimension and pair. Beyond the second, float32 cannot hold distances: float64 does it all.
 _ROUNDED, _HELD = 1024.0, 1e30
-_FAR = 1e17  # coordinates of points to predict at are kept below: nothing is correlated there
+_NOWHERE = 1e17  # coordinates of points to predict at stay below in float32: all else is far away
 _PROGRAMS = 2048  # at least: a few for each of the 132 multiprocessors of an H100
 _SHARE = 2**14  # columns summed in the arithmetic of the tile; beyond, in float64
 _SCRATCH = 2**28  # bytes of shares at once
 ROUNDOFF = {torch.float32: 1e-7, torch.float64: 2e-16}  # of a product, relative to |K| |v|
+# As compiled for an H100, a pullback in 3 dimensions takes 31 instructions a pair by differences,
+# and 38 by products; in 5 it takes 41 and 43, in 7 65 and 48.
+_DIFFERENCES_TO = 5
 _CUSPED = ("matern12", "piecewise")  # ρ is not a smooth function of ‖z - z'‖²
 
 
@@ -62,14 +68,17 @@ class Block:
         self, kernel: Any, grid: tuple[int, int], arguments: tuple[Any, ...], known: dict[str, Any]
     ) -> None:
         """Run a kernel of `kernels`, with what is known when it is compiled."""
-        kernel[grid](
-            *arguments,
-            **known,
-            BM=self.rows,
-            BN=self.columns,
-            num_warps=self.warps,
-            num_stages=self.stages,
-        )
+        sums = arguments[0]
+        with torch.cuda.device_of(sums):  # Triton launches on the device that is current
+            kernel[grid](
+                *arguments,
+                **known,
+                BM=self.rows,
+                BN=self.columns,
+                num_warps=self.warps,
+                num_stages=self.stages,
+                enable_fp_fusion=True,
+            )
 
 
 _Launch = Callable[[Tensor, slice, int, Block], None]
@@ -105,7 +114,9 @@ class TritonTiles(Tiles):
             raise ValueError("this kernel has too many parts to be fused; use tiles='torch'.")
         self.X, self._shapes, self._scratch = X, shapes, _SCRATCH
         radials = sum(isinstance(f, Radial) for term in formula.terms for f in term.factors)
-        points = Layout.of(formula, [0] * radials).points(X)
+        first = Layout.of(formula, [0] * radials)
+        self._origins = first.origins(X)
+        points = first.points(X, self._origins)
         self._centres = [U.mean(0) if len(X) else U.new_zeros(U.shape[1]) for U in points]
         points = [U - c for U, c in zip(points, self._centres, strict=True)]
         reach = _reach(points) if dtype == torch.float32 else []
@@ -113,8 +124,9 @@ class TritonTiles(Tiles):
         self.name = f"triton {str(self.dtype).removeprefix('torch.')}"
         self.roundoff = ROUNDOFF[self.dtype]
         self.layout = Layout.of(formula, self._paddings(formula, reach))
-        self._known = [[c.sort().values for c in C.mT] for C in self.layout.codes(X)]
-        self._Z, self._C = self._packed(points, len(X)), self._codes(X)
+        codes = self.layout.codes(X)
+        self._known = [[c.sort().values for c in C.mT] for C in codes]
+        self._Z, self._C = self._packed(points, len(X)), self._ranked(codes, len(X))
         self._theta = X.new_tensor(self.layout.theta, dtype=self.dtype)
 
     @torch.no_grad()
@@ -124,16 +136,17 @@ class TritonTiles(Tiles):
 
     @torch.no_grad()
     def cross(self, X1: Tensor, V: Tensor) -> Tensor:
-        points = zip(self.layout.points(X1), self._centres, strict=True)
-        near = [(U - c).clamp(-_FAR, _FAR) for U, c in points]
-        Z, C = self._packed(near, len(X1)), self._codes(X1)
+        points = zip(self.layout.points(X1, self._origins), self._centres, strict=True)
+        most = _NOWHERE if self.dtype == torch.float32 else math.inf
+        Z = self._packed([(U - c).clamp(-most, most) for U, c in points], len(X1))
+        C = self._ranked(self.layout.codes(X1), len(X1))
         return self._multiplied(Z, C, V, slice(0, len(X1)), same=False)
 
     @torch.no_grad()
     def pullback(self, A: Tensor, B: Tensor, rows: slice | None = None) -> tuple[Tensor, ...]:
         rows = slice(0, len(self.X)) if rows is None else rows
         A, B, size = _of_one_size(A.mT.to(torch.float64), B.mT.to(torch.float64))
-        AB, BA = (self._vectors(torch.cat(pair)) for pair in ((A, B), (B, A)))
+        AB, BA = (self._vectors(_filled(torch.cat(pair))) for pair in ((A, B), (B, A)))
         found: Gradients = {}
         for some, sums in self._pulled(AB, BA, rows, 2 * len(A)):
             found = added(found, self._gradients(some, sums.mul_(size)))
@@ -146,14 +159,15 @@ class TritonTiles(Tiles):
         out = self.X.new_zeros(V.shape[1], rows.stop - rows.start)
         for first in range(0, V.shape[1], WIDEST):
             some = V[:, first : first + WIDEST].mT.to(torch.float64)
+            count, some = len(some), _filled(some)
             if self.dtype == torch.float32:
                 halves, scale = half_precision(some)
                 W = aligned(halves, torch.float16)
             else:
                 W, scale = aligned(some, self.dtype), torch.ones_like(some[:, 0])
-            place = out[first : first + len(some)]
+            place = out[first : first + count]
             self._multiply(place, Z, C, W, rows, same=same)
-            place.mul_((scale * self.layout.bound).unsqueeze(1))
+            place.mul_((scale[:count] * self.layout.bound).unsqueeze(1))
         return out.mT
 
     def _multiply(
@@ -171,7 +185,7 @@ class TritonTiles(Tiles):
                 kernels.product,
                 (-(-height // block.rows), len(sums)),
                 (sums, *arguments, share, Z.shape[1], self._Z.shape[1]),
-                {"TERMS": self.layout.numbers, "SAME": same, "COUNT": len(out), "T": T},
+                {"TERMS": self.layout.numbers, "SAME": same, "COUNT": T, "T": T},
             )
 
         for part, sums in self._summed(rows, T, T, launch):
@@ -194,7 +208,7 @@ class TritonTiles(Tiles):
                 kernels.pullback,
                 (-(-height // block.rows), len(sums)),
                 (sums, *arguments, share, self._Z.shape[1]),
-                {**formula, "COUNT": count, "P": P, "W": W},
+                {**formula, "COUNT": P, "P": P, "W": W},
             )
 
         for part, sums in self._summed(rows, W, W + P, launch):
@@ -241,7 +255,8 @@ class TritonTiles(Tiles):
         """Columns summed by one program: by sizes alone, so that the same data are added up in the
         same order on every device.
         """
-        programs = max(1, _PROGRAMS // -(-(rows.stop - rows.start) // block.rows))
+        strips = max(1, -(-(rows.stop - rows.start) // block.rows))
+        programs = max(1, _PROGRAMS // strips)
         share = max(1, min(_SHARE, len(self.X) // programs))
         return -(-share // block.columns) * block.columns
 
@@ -252,20 +267,22 @@ class TritonTiles(Tiles):
         changes with one point are not, for they hold what its column has of it too.
         """
         found: Gradients = {}
+        origins = iter(self._origins)
         for term, factors, own in self.layout.terms:
             for placed in factors:
-                found = added(found, self._by_factor(placed, rows, sums))
+                o = next(origins) if isinstance(placed.factor, Radial) else nowhere(self.X)
+                found = added(found, self._by_factor(placed, o, rows, sums))
             for scale in term.scales:
                 found = added(found, {scale: 0.5 * sums[:, own].sum()})
         return found
 
-    def _by_factor(self, placed: Placed, rows: slice, sums: Tensor) -> Gradients:
+    def _by_factor(self, placed: Placed, origin: Tensor, rows: slice, sums: Tensor) -> Gradients:
         factor, own = placed.factor, sums[:, placed.column : placed.column + placed.columns]
-        X = self.X[rows]
         if isinstance(factor, Radial):
+            X = self.X[rows] - origin
             # Σ_j H_ij (z_j - z_i), of z as they were rounded: what cancels must be the same.
             Z = self._Z[placed.row : placed.row + factor.width, rows].mT.to(torch.float64)
-            if placed.padded:
+            if placed.padded not in (0, SPREAD):
                 low = placed.row + factor.width
                 Z = Z + self._Z[low : low + factor.width, rows].mT
             # The second term is 0 where `kernels` sums differences.
@@ -284,7 +301,7 @@ class TritonTiles(Tiles):
         """`Placed.padded` of each radial factor, whose largest ‖z‖² is `reach`."""
         radials = [f for term in formula.terms for f in term.factors if isinstance(f, Radial)]
         if self.dtype == torch.float64:
-            return [0] * len(radials)
+            return [SPREAD] * len(radials)
         return [_padding(f, r) for f, r in zip(radials, reach, strict=True)]
 
     def _packed(self, points: list[Tensor], n: int) -> Tensor:
@@ -297,21 +314,19 @@ class TritonTiles(Tiles):
                     halves(z),
                     z.to(torch.float64).square().sum(0, keepdim=True).to(self.dtype),
                 ]
-            elif placed.padded == FINE:
+            elif placed.padded == FAR:
                 parts += [z, (U.mT - z).to(self.dtype)]
             else:
                 parts.append(z)
         return aligned(torch.cat(parts) if parts else self.X.new_empty(0, n), self.dtype)
 
-    def _codes(self, X: Tensor) -> Tensor:
+    def _ranked(self, codes: list[Tensor], n: int) -> Tensor:
         """Codes of all other factors under each other."""
-        codes = [
+        numbers = [
             ranks(C, known) if isinstance(f.factor, Categories) else C.mT
-            for C, known, f in zip(
-                self.layout.codes(X), self._known, self.layout.others, strict=True
-            )
+            for C, known, f in zip(codes, self._known, self.layout.others, strict=True)
         ]
-        return aligned(torch.cat(codes) if codes else X.new_empty(0, len(X)), self.dtype)
+        return aligned(torch.cat(numbers) if numbers else self.X.new_empty(0, n), self.dtype)
 
     def _vectors(self, rows: Tensor) -> Tensor:
         """Vectors (t, n) that tiles are multiplied with."""
@@ -331,15 +346,26 @@ def _padding(factor: Radial, reach: float) -> int:
     smooth = factor.profile not in _CUSPED
     if factor.width >= _PRODUCTS_FROM and smooth and reach <= _REACH:
         return power_of_2(factor.width)
-    return 0 if reach <= _ROUNDED else FINE
+    if reach > _ROUNDED:
+        return FAR
+    return 0 if factor.width > _DIFFERENCES_TO and reach <= _REACH else SPREAD
 
 
 def _of_one_size(A: Tensor, B: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """A and B (k, n) as numbers that float32 can hold, and what Σ_k a_kᵀ K b_k is then times."""
     a, b = powers_above(A), powers_above(B)
-    size = a * b
-    most = size.max() if len(size) else size.new_ones(())
+    size = a * b * (A.any(1) & B.any(1))
+    most = size.max() if len(size) else size.new_zeros(())
+    most = torch.where(most > 0, most, 1.0)
     return A / a.unsqueeze(1) * (size / most).unsqueeze(1), B / b.unsqueeze(1), most
+
+
+def _filled(rows: Tensor) -> Tensor:
+    """Rows (t, n) with zeros under them, up to a power of 2.
+
+    Kernels are compiled for a number of rows: so there are but a few of them.
+    """
+    return nn.functional.pad(rows, (0, 0, 0, power_of_2(len(rows)) - len(rows)))
 
 
 def _blocks(dtype: torch.dtype, crowd: int) -> list[Block]:

@@ -22,8 +22,11 @@ from surrogate.tiles.entries import (
     rows_of,
 )
 
+# Kernels are compiled once, and not anew for numbers that are 1 or multiples of 16.
+_SIZES = ["first", "rows", "columns"]
 
-@triton.jit
+
+@triton.jit(do_not_specialize=_SIZES)
 def product(
     out,
     Z1,
@@ -59,7 +62,7 @@ def product(
     tl.store(out + place, acc, mask=(row < rows)[:, None])
 
 
-@triton.jit
+@triton.jit(do_not_specialize=_SIZES)
 def pullback(
     out,
     Z,
@@ -85,7 +88,7 @@ def pullback(
     PLACES[q] tells, for each factor and at last for the term, the first of its columns among W:
 
         radial      Σ_j H_ij z_j, as many as z has, and Σ_j H_ij;   H = -2 ∂/∂(u²)
-                    where z comes with what rounding left of it Σ_j H_ij (z_j - z_i), and 0
+                    where z are spread out Σ_j H_ij (z_j - z_i), and 0
                     and then Σ_j G_ij ∂k_ij/∂(log α) for a rational quadratic
         categories  Σ_j G_ij k_ij [c_i ≠ c_j], one for each input
         tasks       Σ_j [t_j = t'] ∂/∂C, one for each task t'
@@ -163,7 +166,7 @@ def times_vectors(K, V, j, acc, stride, COUNT: tl.constexpr, T: tl.constexpr):
         low = tl.dot(second, v, low)
         acc += tl.dot(first, v, low * (1.0 / 2048.0))
     else:
-        acc = tl.dot(K, v, acc, input_precision="ieee")
+        acc = tl.dot(K, v, acc, input_precision="ieee", out_dtype=tl.float64)
     return acc
 
 
@@ -196,5 +199,7 @@ def times_points(H, z, acc):
         high, low = halves(z)
         tile = tl.dot(H_low, high, input_precision="tf32")
         tile = tl.dot(H_high, low, tile, input_precision="tf32")
-        return acc + tl.dot(H_high, high, tile, input_precision="tf32")
-    return tl.dot(H, z, acc, input_precision="ieee")
+        acc += tl.dot(H_high, high, tile, input_precision="tf32")
+    else:
+        acc = tl.dot(H, z, acc, input_precision="ieee", out_dtype=tl.float64)
+    return acc

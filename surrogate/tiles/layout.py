@@ -9,7 +9,16 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from surrogate.tiles.formula import PROFILES, Categories, Factor, Formula, Radial, Tasks, Term
+from surrogate.tiles.formula import (
+    PROFILES,
+    Categories,
+    Factor,
+    Formula,
+    Radial,
+    Tasks,
+    Term,
+    nowhere,
+)
 
 _LOG2E = 1 / math.log(2)
 # What points are multiplied by so that ρ is made of powers of 2, as `kernels.radial` has it.
@@ -21,7 +30,9 @@ WIDEST = 64
 _MOST_COLUMNS, _MOST_TERMS, _MOST_CATEGORIES = 128, 8, 16
 _MOST_NUMBERS = 2**31  # of a matrix: places in it are counted in 32 bits
 
-FINE = -1  # see `Placed.padded`
+# Of points that are spread out, gradients are made of direct differences too; of those that are far
+# apart, what rounding left of them is there.
+SPREAD, FAR = -1, -2
 
 Numbers = tuple[int, ...]
 
@@ -35,8 +46,8 @@ class Placed:
         row: First row of its points, or of its codes.
         theta: Place of its numbers in the vector of all.
         column: First column of its sums.
-        padded: Dimensions of its points with padding, where distances are made of products; 0 where
-            they are direct differences, `FINE` where what rounding left of points is there too.
+        padded: Dimensions of its points with padding, where distances are made of products; else 0,
+            `SPREAD` or `FAR`, and they are direct differences.
     """
 
     factor: Factor
@@ -62,7 +73,8 @@ class Placed:
         """How many rows it takes."""
         if isinstance(self.factor, Radial):
             # Both halves of z, and ‖z‖², where distances are made of products.
-            return self.factor.width * (1 + (self.padded != 0)) + (self.padded > 0)
+            halves = 1 if self.padded in (0, SPREAD) else 2
+            return self.factor.width * halves + (self.padded > 0)
         return len(self.factor.weights) if isinstance(self.factor, Categories) else 1
 
     @property
@@ -140,8 +152,9 @@ class Layout:
                 factors.append(placed)
             terms.append((term, tuple(factors), column))
             column += 1
-        bound = sum(scales) or 1.0  # where all of them are below what float64 knows
-        theta[: len(scales)] = [scale / bound for scale in scales]
+        bound = sum(scales)
+        # 0 where all of them are below what float64 knows.
+        theta[: len(scales)] = [scale / (bound or 1.0) for scale in scales]
         return Layout(tuple(terms), theta, bound, column)
 
     @property
@@ -169,9 +182,14 @@ class Layout:
         """Factors that see categories or tasks."""
         return [f for f in self.factors if not isinstance(f.factor, Radial)]
 
-    def points(self, X: Tensor) -> list[Tensor]:
+    def origins(self, X: Tensor) -> list[Tensor]:
+        """What to take from X (n, d) before each radial factor sees it: shapes (d,)."""
+        return [radial.origin(X) if len(X) else nowhere(X) for radial, _ in self.radials]
+
+    def points(self, X: Tensor, origins: Sequence[Tensor]) -> list[Tensor]:
         """Those of each radial factor for X (n, d), as the kernels want them: shapes (n, c)."""
-        return [radial.points(X) * placed.fold for radial, placed in self.radials]
+        each = zip(self.radials, origins, strict=True)
+        return [radial.points(X - o) * placed.fold for (radial, placed), o in each]
 
     def codes(self, X: Tensor) -> list[Tensor]:
         """Those of each other factor for X (n, d): shapes (n, k)."""

@@ -1,5 +1,6 @@
 """Fixtures that several test files of `bbmmopt` share."""
 
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,6 +17,13 @@ from tests.bbmmopt.acquisitions import gp
 from tests.bbmmopt.clocks import Clock
 from tests.bbmmopt.shell import SVM, create, line, lines
 from tests.bbmmopt.storages import RECORD
+
+
+@pytest.fixture(scope="session", autouse=True)
+def ctrl_c_is_heard() -> None:
+    """A shell that runs the tests in its background has SIGINT ignored, and runs leave it so."""
+    if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture

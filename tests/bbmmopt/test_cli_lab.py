@@ -11,7 +11,7 @@ import pytest
 
 from tests.bbmmopt.shell import line, lines
 
-pytestmark = pytest.mark.usefixtures("in_an_empty_directory")
+pytestmark = [pytest.mark.alone, pytest.mark.usefixtures("in_an_empty_directory")]
 
 LOOP = Path(__file__).resolve().parents[2] / "examples" / "lab_loop.sh"
 

@@ -21,6 +21,8 @@ from objectives import SPACE, bowl, notes_and_dies, quiet, raises_above_zero, st
 from bbmmopt import ExecutorBroken, Optimizer, TrialState
 from bbmmopt.execution import run
 
+pytestmark = pytest.mark.alone
+
 
 def calls(folder: Path) -> Counter[int]:
     return Counter(int(path.name.split(".")[0]) for path in folder.glob("*.call"))

@@ -32,6 +32,8 @@ from bbmmopt.execution import processes, run
 from bbmmopt.storage import MemoryStorage
 from tests.bbmmopt.programs import forked, started
 
+pytestmark = pytest.mark.alone
+
 # --------------------------------------------------------------------------------------
 # Signals
 # --------------------------------------------------------------------------------------

@@ -12,6 +12,8 @@ from bbmmopt.execution import outages, run
 from bbmmopt.execution.outages import Outages
 from bbmmopt.storage import MemoryStorage, StorageError, StudyRevised
 
+pytestmark = pytest.mark.alone
+
 
 class Clock:
     """Time that passes when somebody waits."""

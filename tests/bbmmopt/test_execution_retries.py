@@ -31,6 +31,8 @@ from bbmmopt.execution import processes, run
 from bbmmopt.execution.workers import Evaluation
 from bbmmopt.storage import MemoryStorage
 
+pytestmark = pytest.mark.alone
+
 
 class Fails:
     """Raises in its first calls at each point, each time something else."""

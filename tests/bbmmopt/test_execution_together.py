@@ -22,6 +22,8 @@ from bbmmopt.execution.owners import is_here, own_name
 from bbmmopt.storage import MemoryStorage
 from tests.bbmmopt.programs import Forked, forked
 
+pytestmark = pytest.mark.alone
+
 SCRIPT = """
     import os, signal, socket, sys, time
     from pathlib import Path

@@ -32,6 +32,8 @@ from bbmmopt import Categorical, ExecutorBroken, Optimizer, Space, TrialState
 from bbmmopt.execution import minimize, processes, run
 from bbmmopt.execution.workers import WorkerDied
 
+pytestmark = pytest.mark.alone
+
 
 class Job:
     """What a foreign executor hands out: done() and result(), and nothing else."""

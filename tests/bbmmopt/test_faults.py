@@ -12,6 +12,8 @@ import pytest
 from benchmarks.faults import Library, places
 from benchmarks.postgres import PostgresServer
 
+pytestmark = pytest.mark.alone
+
 NOTHING_LOST: dict[str, Any] = {"lost": 0, "run_twice": 0, "stuck": 0, "damage": []}
 WHOLE: dict[str, Any] = {"lost": 0, "half_done": 0, "stuck": 0, "because": [], "damage": []}
 

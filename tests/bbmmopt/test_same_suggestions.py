@@ -46,6 +46,7 @@ def everything(path) -> list[tuple]:
         return [(t.number, t.params, t.values, t.state, t.origin) for t in optimizer.trials]
 
 
+@pytest.mark.alone
 def test_a_run_of_fifty_trials_killed_at_random_is_the_run_that_was_not(tmp_path):
     killed, whole = tmp_path / "killed.db", tmp_path / "whole.db"
     process = subprocess.run(

@@ -16,6 +16,8 @@ from bbmmopt.trial import Trial
 from benchmarks.postgres import PostgresServer
 from tests.bbmmopt.storages import everything, next_line, output, start, with_a_study
 
+pytestmark = pytest.mark.alone
+
 
 @pytest.fixture
 def url(postgres_url) -> str:

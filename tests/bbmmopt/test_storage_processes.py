@@ -12,6 +12,8 @@ from bbmmopt.storage import open_storage
 from bbmmopt.trial import Trial
 from tests.bbmmopt.storages import enqueue, everything, output, start, with_a_study
 
+pytestmark = pytest.mark.alone
+
 
 @pytest.fixture(params=["sqlite", "postgres"])
 def empty(request, tmp_path) -> str | Path:

@@ -121,15 +121,16 @@ CASES = {
     "gradients": case(lambda s, X: GradientGP(RBF(2), solver=s), slopes, 10),
 }
 EVERY_CASE = pytest.mark.parametrize("name", CASES)
-FITS = [
-    pytest.param(name, solver, id=f"{name}, {solver}")
-    for name, some in CASES.items()
-    for solver in (["cholesky", "stored", "tiles"] if some.has_solver else ["cholesky"])
-]
-# Every solver with one model, and every model with two: each operation there takes its time.
-POSTERIORS = [
-    pytest.param(name, solver, id=f"{name}, {solver}")
-    for i, (name, some) in enumerate(CASES.items())
-    for j, solver in enumerate(SOLVERS)
-    if not j or (some.has_solver and (not i or j == 1 + i % (len(SOLVERS) - 1)))
-]
+
+
+def pairs(solvers: list[str]) -> list[Any]:
+    """Every solver with one model, every model with two: each operation there takes its time."""
+    return [
+        pytest.param(name, solver, id=f"{name}, {solver}")
+        for i, (name, some) in enumerate(CASES.items())
+        for j, solver in enumerate(solvers)
+        if not j or (some.has_solver and (not i or j == 1 + i % (len(solvers) - 1)))
+    ]
+
+
+FITS, POSTERIORS = pairs(["cholesky", "stored", "tiles"]), pairs(list(SOLVERS))
