@@ -51,7 +51,7 @@ def draw(content: dict, figure: Path) -> None:
     if timed:
         left, right = _parts(top.subfigures(1, 2))
         values = [math.log10(row["ps_per_pair"]) for row in timed]
-        limits = (10 ** math.floor(min(values)), 10 ** math.ceil(max(values)))
+        limits = (10 ** math.floor(min(values)), 10 ** (math.floor(max(values)) + 1))
         for part, what in ((left, "product"), (right, "pullback")):
             some = [row for row in timed if row["what"] == what]
             _panels(part, f"{what}s", some, dims, columns, limits)

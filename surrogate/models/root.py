@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from surrogate.operators.base import LinearOperator
-from surrogate.solvers.cholesky import Cholesky
+from surrogate.solvers.cholesky import Cholesky, attempted
 from surrogate.solvers.pivots import clusters
 
 _JITTER = 1e-10  # relative, of the Gram matrix of the subspace
@@ -86,7 +86,7 @@ class InverseRoot:
         KR = torch.linalg.solve_triangular(L, KB.mT, upper=False).mT.contiguous()
         sizes = (index < n).sum(1).tolist()
         members = tuple(some[:size] for some, size in zip(index, sizes, strict=True))
-        corners = _corners(operator, [KR[some] for some in members], members)
+        corners = _corners(operator, lambda some: KR[some], members)
         return InverseRoot(R, KR, KR[:0], members, _owners(members, n, R.device), corners)
 
     @property
@@ -156,7 +156,7 @@ class InverseRoot:
                     members.append(part)
                     corners.append(part)
                 members[i] = part
-                (corners[i],) = _corners(operator, [root.rows(part)], [part])
+                (corners[i],) = _corners(operator, root.rows, [part])
                 if len(parts) == 1 or bool((part >= n).any()):
                     newest.append(i)
                 i = len(members)
@@ -248,9 +248,12 @@ def _left(operator: LinearOperator, rows: Tensor, some: Tensor) -> Tensor:
 
 
 def _corners(
-    operator: LinearOperator, rows: Sequence[Tensor], members: Sequence[Tensor]
+    operator: LinearOperator, rows: Callable[[Tensor], Tensor], members: Sequence[Tensor]
 ) -> tuple[Tensor, ...]:
-    """Inverse Cholesky factors of what R leaves of K̂ on clusters, the rows of K̂R there given."""
+    """Inverse Cholesky factors of what R leaves of K̂ on clusters; `rows` gives those of K̂R.
+
+    Asked for a few clusters at a time: those of all are as large as K̂R.
+    """
     if not members:
         return ()
     found: list[Tensor | None] = [None] * len(members)
@@ -262,24 +265,26 @@ def _corners(
     diagonal = operator.diagonal()
     scales = torch.stack([diagonal[members[i]].mean() for i in missing]).tolist()
     for i, scale in zip(missing, scales, strict=True):
-        factor = Cholesky().factor(_left(operator, rows[i], members[i]), scale=scale)
-        identity = torch.eye(len(members[i]), dtype=rows[i].dtype, device=rows[i].device)
+        left = _left(operator, rows(members[i]), members[i])
+        factor = Cholesky().factor(left, scale=scale)
+        identity = torch.eye(len(left), dtype=left.dtype, device=left.device)
         found[i] = factor.whiten(identity)
     return tuple(corner for corner in found if corner is not None)
 
 
 def _corners_together(
-    operator: LinearOperator, rows: Sequence[Tensor], members: Sequence[Tensor]
+    operator: LinearOperator, rows: Callable[[Tensor], Tensor], members: Sequence[Tensor]
 ) -> list[Tensor | None]:
     """`_corners`, many clusters of one size at a time; None where it takes jitter."""
     found: list[Tensor | None] = [None] * len(members)
     for b in {len(some) for some in members}:
         alike = [i for i, some in enumerate(members) if len(some) == b]
-        count = max(1, _AT_ONCE // max(b * max(b, rows[0].shape[1]), 1))
+        count = max(1, _AT_ONCE // max(b * max(b, rows(members[0][:0]).shape[1]), 1))
         for some in (alike[j : j + count] for j in range(0, len(alike), count)):
-            part = torch.stack([rows[i] for i in some])
-            A = operator.blocks(torch.stack([members[i] for i in some])) - part @ part.mT
-            factor, info = torch.linalg.cholesky_ex(A)
+            index = torch.stack([members[i] for i in some])
+            part = rows(index.flatten()).unflatten(0, index.shape)
+            A = operator.blocks(index) - part @ part.mT
+            factor, info = attempted(A)
             identity = torch.eye(b, dtype=A.dtype, device=A.device).expand_as(A)
             roots = torch.linalg.solve_triangular(factor, identity, upper=False)
             for i, root, failed in zip(some, roots, info.tolist(), strict=True):

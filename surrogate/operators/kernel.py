@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from functools import cached_property
-from typing import get_args
+from typing import Any, get_args
 
 import torch
 from torch import Tensor
@@ -22,7 +22,7 @@ from surrogate.workspace import Workspace
 # is widened a few columns at a time: at n = 30,000 a product with 8 columns then takes a quarter
 # longer than in float32, and is off by 9e-8 instead of 4e-7, all of it from the entries.
 _STRIP, _WIDENED = 512, 2048
-_AT_ONCE = 2**24  # entries of blocks made together on a GPU: 128 MiB
+_AT_ONCE = 2**24  # entries of blocks, or of rows, made together on a GPU: 128 MiB
 
 
 def default_budget(device: torch.device | None = None) -> int:
@@ -100,6 +100,10 @@ class KernelOperator(CovarianceOperator):
     def __repr__(self) -> str:
         return f"KernelOperator(n={self.n}, storage={self.storage!r})"
 
+    def __getstate__(self) -> dict[str, Any]:
+        # Fused tiles are made of functions, which cannot be pickled; they are made anew.
+        return {name: value for name, value in vars(self).items() if name != "tiles"}
+
     @property
     def device(self) -> torch.device:
         return self.X.device
@@ -171,6 +175,8 @@ class KernelOperator(CovarianceOperator):
     def rows(self, index: Tensor) -> Tensor:
         out = self.X.new_empty(len(index), self.n)
         height = self._shape[0]
+        if self.X.device.type != "cpu":  # what they are made in stays: as much as a tile has
+            height = max(1, min(height, _AT_ONCE // max(self.n, 1)))
         for some, part in zip(index.split(height), out.split(height), strict=True):
             self.kernel.evaluate(self.X[some], self.X, part, self._workspace.child("kernel"))
         out[torch.arange(len(index), device=index.device), index] = self.diagonal()[index]

@@ -194,8 +194,22 @@ class Cholesky:
     @staticmethod
     def _try(K: Tensor, out: Tensor | None) -> tuple[Tensor, Tensor]:
         if out is None:
-            L, info = torch.linalg.cholesky_ex(K)
-            return L, info
+            return attempted(K)
         info = torch.empty((), dtype=torch.int32, device=K.device)
         torch.linalg.cholesky_ex(K, out=(out, info))
-        return out, info
+        return out, _honest(out, info)
+
+
+def attempted(K: Tensor) -> tuple[Tensor, Tensor]:
+    """L with K = L Lᵀ for K (..., n, n), and a number (...) that is 0 where there is one."""
+    L, info = torch.linalg.cholesky_ex(K)
+    return L, _honest(L, info)
+
+
+def _honest(L: Tensor, info: Tensor) -> Tensor:
+    """`info`, but not 0 where a factor is not finite: CUDA takes what is nan for success."""
+    if L.device.type == "cpu":
+        return info
+    # What is not finite in a row makes the entry on the diagonal nan.
+    failed = ~L.diagonal(dim1=-2, dim2=-1).isfinite().all(-1)
+    return torch.maximum(info, failed.to(info.dtype))

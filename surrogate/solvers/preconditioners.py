@@ -12,7 +12,7 @@ from torch import Tensor
 
 from surrogate.operators.base import LinearOperator
 from surrogate.operators.basic import Dense
-from surrogate.solvers.cholesky import Cholesky, NotPositiveDefinite
+from surrogate.solvers.cholesky import Cholesky, NotPositiveDefinite, attempted
 from surrogate.solvers.pivots import Structure, diagonal_of, rows_of
 
 # Added to the core matrix K_SS, relative to its diagonal: P then stays below K̂.
@@ -133,7 +133,10 @@ class Preconditioner:
         if self._diagonal is None:
             low = float(bound)
             return low, math.inf if self.n else low
-        left = (self._diagonal - self.L.square().sum(0)).clamp_min(0.0)
+        left = self._diagonal
+        for some in _slices(self.L):
+            left = left - self.L[some].square().sum(0)
+        left = left.clamp_min(0.0)
         low, more = torch.stack([bound, (left / noise).mean()]).tolist()
         return low, low + self.n * math.log1p(more)
 
@@ -216,7 +219,7 @@ class _Blocks:
         B = B * (inside.unsqueeze(-1) * inside.unsqueeze(-2))
         B.diagonal(dim1=1, dim2=2).add_(_padded(noise, index, 1.0))
         scale, jitter = B.diagonal(dim1=1, dim2=2).amax(1), 1e-12  # (c,)
-        factor, info = torch.linalg.cholesky_ex(B)
+        factor, info = attempted(B)
         while bool(info.any()):
             if jitter > 1e-3:
                 raise NotPositiveDefinite(
@@ -224,7 +227,7 @@ class _Blocks:
                     "0.1 % of its diagonal added; is the kernel positive definite?"
                 )
             B.diagonal(dim1=1, dim2=2).add_((jitter * scale * (info > 0)).unsqueeze(1))
-            factor, info = torch.linalg.cholesky_ex(B)
+            factor, info = attempted(B)
             jitter *= 10
         return _Blocks(index, factor, _inverses(factor))
 
@@ -255,7 +258,10 @@ class _Blocks:
 
     def _multiply(self, blocks: Tensor, R: Tensor) -> Tensor:
         out = R.new_empty(len(R) + 1, R.shape[1])  # padding goes to the last row
-        out[self.index] = blocks @ _padded(R, self.index, 0.0)
+        step = max(1, _AT_ONCE // max(len(R), 1))
+        for i in range(0, R.shape[1], step):
+            some = slice(i, i + step)
+            out[self.index, some] = blocks @ _padded(R[:, some], self.index, 0.0)
         return out[:-1]
 
 

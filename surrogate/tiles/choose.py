@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import os
+import sysconfig
 from collections.abc import Callable
 from importlib.util import find_spec
+from pathlib import Path
+from shutil import which
 from typing import Literal, cast, get_args
 
 import torch
@@ -81,6 +84,11 @@ def why_not_fused(kernel: KernelLike, device: torch.device) -> str | None:
         return f"the data are on {device}, and Triton is for NVIDIA GPUs"
     elif torch.cuda.get_device_capability(device) < _LEAST_CAPABILITY:
         return f"{torch.cuda.get_device_name(device)} is older than compute capability 8.0"
+    elif not _can_build():
+        return (
+            "Triton builds its driver with a C compiler and the headers of Python, and finds none "
+            "(on Debian: apt install gcc python3-dev)"
+        )
     if find_spec("triton") is None:
         return "Triton is not installed (pip install 'bbmmopt[gpu]')"
     version = _triton_version()
@@ -91,6 +99,12 @@ def why_not_fused(kernel: KernelLike, device: torch.device) -> str | None:
     if formula is None:
         return f"{type(kernel).__name__}, or a part of it, is no kernel that is fused"
     return None if can_compute(formula) else "the kernel has too many parts to be fused"
+
+
+def _can_build() -> bool:
+    """Whether there is what Triton builds its driver with, when it first meets a GPU."""
+    compiler = os.environ.get("CC") or which("clang") or which("gcc")
+    return bool(compiler) and (Path(sysconfig.get_path("include")) / "Python.h").exists()
 
 
 def _formula(kernel: KernelLike) -> Formula | None:

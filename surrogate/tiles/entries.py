@@ -8,7 +8,9 @@ What a formula is comes as tuples of numbers, known when a kernel is compiled. A
     (CATEGORIES, first row of its codes, how many, place of its weights in theta, 0, 0, 0, 0)
     (TASKS, row of its codes, how many tasks, place of its table in theta, 0, 0, 0, 0)
 
-a term a tuple of factors, a formula a tuple of terms. theta starts with the scale of each term.
+and FACTORS holds those of all terms after each other, eight for each; STARTS tells which one is the
+first of each term, and how many there are. theta starts with the scale of each term. (Triton before
+3.8 compiles no tuples of tuples, and what it finds in a tuple has to be made a constexpr again.)
 Points are columns of a (rows, stride) matrix in memory, zero where it is padded; so are codes.
 """
 
@@ -33,6 +35,10 @@ LN2 = tl.constexpr(0.6931471805599453)
 # In place of what points are padded to, as in `layout`.
 SPREAD = tl.constexpr(-1)
 FAR = tl.constexpr(-2)
+
+# Coordinates whose differences are written out one after another. The compiler reads those of rows
+# ahead of the loop over columns: in float64 64 of them took 37 KB a thread, and 24 s to compile.
+UNROLLED = tl.constexpr(8)
 
 COINCIDENT = tl.constexpr(1e-15)  # r below which points coincide: a cusp has slope 0 there
 
@@ -92,7 +98,7 @@ def differences(
     j,
     stride1,
     stride2,
-    ROW: tl.constexpr,
+    ROW,
     WIDTH: tl.constexpr,
     PADDED: tl.constexpr,
 ):
@@ -128,9 +134,14 @@ def squared_distances(
     """‖z_i - z_j‖², shape (BM, BN): by products where PADDED > 0, else by direct differences."""
     if PADDED <= 0:
         u2 = tl.zeros((BM, BN), Z1.dtype.element_ty)
-        for k in tl.static_range(WIDTH):
-            difference = differences(Z1, Z2, i, j, stride1, stride2, FIRST + k, WIDTH, PADDED)
-            u2 += difference * difference
+        if WIDTH <= UNROLLED:
+            for k in tl.static_range(WIDTH):
+                difference = differences(Z1, Z2, i, j, stride1, stride2, FIRST + k, WIDTH, PADDED)
+                u2 += difference * difference
+        else:
+            for k in range(WIDTH):
+                difference = differences(Z1, Z2, i, j, stride1, stride2, FIRST + k, WIDTH, PADDED)
+                u2 += difference * difference
     else:
         inner = inner_products(Z1, Z2, FIRST, i, j, stride1, stride2, WIDTH, PADDED, BM, BN)
         a = tl.load(Z1 + (FIRST + 2 * WIDTH) * stride1 + i)  # ‖z‖²
@@ -217,29 +228,45 @@ def factor(
     j,
     stride1,
     stride2,
-    KIND: tl.constexpr,
+    FACTORS: tl.constexpr,
+    AT: tl.constexpr,
     SAME: tl.constexpr,
     BM: tl.constexpr,
     BN: tl.constexpr,
 ):
-    """A factor of k, and what `radial` tells besides where it is one."""
-    if KIND[0] == RADIAL:
+    """The factor whose numbers start at AT, and what `radial` tells besides where it is one."""
+    if FACTORS[AT] == RADIAL:
         u2 = squared_distances(
-            Z1, Z2, i, j, stride1, stride2, KIND[2], KIND[3], KIND[4], SAME, BM, BN
+            Z1,
+            Z2,
+            i,
+            j,
+            stride1,
+            stride2,
+            FACTORS[AT + 2],
+            FACTORS[AT + 3],
+            FACTORS[AT + 4],
+            SAME,
+            BM,
+            BN,
         )
-        value, weight, slope = radial(u2, theta, KIND[1], KIND[5], KIND[6], KIND[7])
-    elif KIND[0] == CATEGORIES:
+        value, weight, slope = radial(
+            u2, theta, FACTORS[AT + 1], FACTORS[AT + 5], FACTORS[AT + 6], FACTORS[AT + 7]
+        )
+    elif FACTORS[AT] == CATEGORIES:
         exponent = tl.zeros((BM, BN), Z1.dtype.element_ty)
-        for k in tl.static_range(KIND[2]):
-            a = tl.load(C1 + (KIND[1] + k) * stride1 + i)
-            b = tl.load(C2 + (KIND[1] + k) * stride2 + j)
-            exponent += tl.where(a[:, None] != b[None, :], tl.load(theta + KIND[3] + k), 0.0)
+        for k in tl.static_range(tl.constexpr(FACTORS[AT + 2])):
+            a = tl.load(C1 + (FACTORS[AT + 1] + k) * stride1 + i)
+            b = tl.load(C2 + (FACTORS[AT + 1] + k) * stride2 + j)
+            exponent += tl.where(
+                a[:, None] != b[None, :], tl.load(theta + FACTORS[AT + 3] + k), 0.0
+            )
         value = tl.exp(-exponent)
         weight, slope = value, value
     else:
-        a = tl.load(C1 + KIND[1] * stride1 + i).to(tl.int32)
-        b = tl.load(C2 + KIND[1] * stride2 + j).to(tl.int32)
-        value = tl.load(theta + KIND[3] + a[:, None] * KIND[2] + b[None, :])
+        a = tl.load(C1 + FACTORS[AT + 1] * stride1 + i).to(tl.int32)
+        b = tl.load(C2 + FACTORS[AT + 1] * stride2 + j).to(tl.int32)
+        value = tl.load(theta + FACTORS[AT + 3] + a[:, None] * FACTORS[AT + 2] + b[None, :])
         weight, slope = value, value
     return value, weight, slope
 
@@ -255,27 +282,28 @@ def covariance(
     j,
     stride1,
     stride2,
-    TERMS: tl.constexpr,
+    FACTORS: tl.constexpr,
+    STARTS: tl.constexpr,
     SAME: tl.constexpr,
     BM: tl.constexpr,
     BN: tl.constexpr,
 ):
     """k(x_i, x_j), shape (BM, BN); a single term without its scale."""
-    K, _, _ = factor(Z1, Z2, C1, C2, theta, i, j, stride1, stride2, TERMS[0][0], SAME, BM, BN)
-    for f in tl.static_range(1, len(TERMS[0])):
+    K, _, _ = factor(Z1, Z2, C1, C2, theta, i, j, stride1, stride2, FACTORS, 0, SAME, BM, BN)
+    for f in tl.static_range(1, tl.constexpr(STARTS[1])):
         value, _, _ = factor(
-            Z1, Z2, C1, C2, theta, i, j, stride1, stride2, TERMS[0][f], SAME, BM, BN
+            Z1, Z2, C1, C2, theta, i, j, stride1, stride2, FACTORS, 8 * f, SAME, BM, BN
         )
         K = K * value
-    if len(TERMS) > 1:
+    if len(STARTS) > 2:
         K = K * tl.load(theta)
-    for q in tl.static_range(1, len(TERMS)):
+    for q in tl.static_range(1, len(STARTS) - 1):
         term, _, _ = factor(
-            Z1, Z2, C1, C2, theta, i, j, stride1, stride2, TERMS[q][0], SAME, BM, BN
+            Z1, Z2, C1, C2, theta, i, j, stride1, stride2, FACTORS, 8 * STARTS[q], SAME, BM, BN
         )
-        for f in tl.static_range(1, len(TERMS[q])):
+        for f in tl.static_range(tl.constexpr(STARTS[q] + 1), tl.constexpr(STARTS[q + 1])):
             value, _, _ = factor(
-                Z1, Z2, C1, C2, theta, i, j, stride1, stride2, TERMS[q][f], SAME, BM, BN
+                Z1, Z2, C1, C2, theta, i, j, stride1, stride2, FACTORS, 8 * f, SAME, BM, BN
             )
             term = term * value
         K += tl.load(theta + q) * term

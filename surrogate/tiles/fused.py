@@ -42,6 +42,7 @@ _NOWHERE = 1e17  # coordinates of points to predict at stay below in float32: al
 _PROGRAMS = 2048  # at least: a few for each of the 132 multiprocessors of an H100
 _SHARE = 2**14  # columns summed in the arithmetic of the tile; beyond, in float64
 _SCRATCH = 2**28  # bytes of shares at once
+_PAIRS = WIDEST // 2  # of vectors that a pullback takes at once: it has both of each in registers
 ROUNDOFF = {torch.float32: 1e-7, torch.float64: 2e-16}  # of a product, relative to |K| |v|
 # As compiled for an H100, a pullback in 3 dimensions takes 31 instructions a pair by differences,
 # and 38 by products; in 5 it takes 41 and 43, in 7 65 and 48.
@@ -124,6 +125,7 @@ class TritonTiles(Tiles):
         self.name = f"triton {str(self.dtype).removeprefix('torch.')}"
         self.roundoff = ROUNDOFF[self.dtype]
         self.layout = Layout.of(formula, self._paddings(formula, reach))
+        self._formula = {"FACTORS": self.layout.numbers, "STARTS": self.layout.starts}
         codes = self.layout.codes(X)
         self._known = [[c.sort().values for c in C.mT] for C in codes]
         self._Z, self._C = self._packed(points, len(X)), self._ranked(codes, len(X))
@@ -145,11 +147,12 @@ class TritonTiles(Tiles):
     @torch.no_grad()
     def pullback(self, A: Tensor, B: Tensor, rows: slice | None = None) -> tuple[Tensor, ...]:
         rows = slice(0, len(self.X)) if rows is None else rows
-        A, B, size = _of_one_size(A.mT.to(torch.float64), B.mT.to(torch.float64))
-        AB, BA = (self._vectors(_filled(torch.cat(pair))) for pair in ((A, B), (B, A)))
         found: Gradients = {}
-        for some, sums in self._pulled(AB, BA, rows, 2 * len(A)):
-            found = added(found, self._gradients(some, sums.mul_(size)))
+        for pair in zip(A.split(_PAIRS, 1), B.split(_PAIRS, 1), strict=True):
+            a, b, size = _of_one_size(*(M.mT.to(torch.float64) for M in pair))
+            AB, BA = (self._vectors(_filled(torch.cat(both))) for both in ((a, b), (b, a)))
+            for some, sums in self._pulled(AB, BA, rows, 2 * len(a)):
+                found = added(found, self._gradients(some, sums.mul_(size)))
         return tuple(
             found[i].reshape(shape) if i in found else self.X.new_zeros(shape)
             for i, shape in enumerate(self._shapes)
@@ -185,7 +188,7 @@ class TritonTiles(Tiles):
                 kernels.product,
                 (-(-height // block.rows), len(sums)),
                 (sums, *arguments, share, Z.shape[1], self._Z.shape[1]),
-                {"TERMS": self.layout.numbers, "SAME": same, "COUNT": T, "T": T},
+                {**self._formula, "SAME": same, "COUNT": T, "T": T},
             )
 
         for part, sums in self._summed(rows, T, T, launch):
@@ -199,7 +202,7 @@ class TritonTiles(Tiles):
         from surrogate.tiles import kernels
 
         W, P = power_of_2(self.layout.width), power_of_2(count)
-        formula = {"TERMS": self.layout.numbers, "PLACES": self.layout.places}
+        formula = {**self._formula, "PLACES": self.layout.places}
 
         def launch(sums: Tensor, part: slice, share: int, block: Block) -> None:
             height = part.stop - part.start

@@ -14,6 +14,7 @@ from surrogate.tiles.entries import (
     CATEGORIES,
     RADIAL,
     RATIONAL_QUADRATIC,
+    UNROLLED,
     covariance,
     differences,
     factor,
@@ -41,7 +42,8 @@ def product(
     share,
     stride1,
     stride2,
-    TERMS: tl.constexpr,
+    FACTORS: tl.constexpr,
+    STARTS: tl.constexpr,
     SAME: tl.constexpr,
     COUNT: tl.constexpr,
     T: tl.constexpr,
@@ -56,7 +58,7 @@ def product(
     acc = tl.zeros((BM, T), Z1.dtype.element_ty)
     for at in range(start, tl.minimum(start + share, columns), BN):
         j = at + tl.arange(0, BN)
-        K = covariance(Z1, Z2, C1, C2, theta, i, j, stride1, stride2, TERMS, SAME, BM, BN)
+        K = covariance(Z1, Z2, C1, C2, theta, i, j, stride1, stride2, FACTORS, STARTS, SAME, BM, BN)
         acc = times_vectors(K, V, j, acc, stride2, COUNT, T)
     place = (tl.program_id(1).to(tl.int64) * rows + row)[:, None] * T + t[None, :]
     tl.store(out + place, acc, mask=(row < rows)[:, None])
@@ -75,7 +77,8 @@ def pullback(
     columns,
     share,
     stride,
-    TERMS: tl.constexpr,
+    FACTORS: tl.constexpr,
+    STARTS: tl.constexpr,
     PLACES: tl.constexpr,
     COUNT: tl.constexpr,
     P: tl.constexpr,
@@ -85,7 +88,7 @@ def pullback(
 ):
     """Shares of what gradients of Σ_ij G_ij k(x_i, x_j) are made of, G = ABᵀ BA, row by row.
 
-    PLACES[q] tells, for each factor and at last for the term, the first of its columns among W:
+    PLACES tells, for each factor and then for each term, the first of its columns among W:
 
         radial      Σ_j H_ij z_j, as many as z has, and Σ_j H_ij;   H = -2 ∂/∂(u²)
                     where z are spread out Σ_j H_ij (z_j - z_i), and 0
@@ -102,47 +105,48 @@ def pullback(
     for at in range(start, tl.minimum(start + share, columns), BN):
         j = at + tl.arange(0, BN)
         G = inner_products(AB, BA, 0, i, j, stride, stride, COUNT, P, BM, BN)
-        for q in tl.static_range(len(TERMS)):
+        for q in tl.static_range(len(STARTS) - 1):
             GC = G * tl.load(theta + q)
-            for f in tl.static_range(len(TERMS[q])):
+            for f in tl.static_range(tl.constexpr(STARTS[q]), tl.constexpr(STARTS[q + 1])):
                 rest = GC
-                for g in tl.static_range(len(TERMS[q])):
+                for g in tl.static_range(tl.constexpr(STARTS[q]), tl.constexpr(STARTS[q + 1])):
                     if g != f:
                         other, _, _ = factor(
-                            Z, Z, C, C, theta, i, j, stride, stride, TERMS[q][g], True, BM, BN
+                            Z, Z, C, C, theta, i, j, stride, stride, FACTORS, 8 * g, True, BM, BN
                         )
                         rest = rest * other
                 value, weight, slope = factor(
-                    Z, Z, C, C, theta, i, j, stride, stride, TERMS[q][f], True, BM, BN
+                    Z, Z, C, C, theta, i, j, stride, stride, FACTORS, 8 * f, True, BM, BN
                 )
-                k = w - PLACES[q][f]
-                if TERMS[q][f][0] == RADIAL:
+                k = w - PLACES[f]
+                if FACTORS[8 * f] == RADIAL:
                     H = rest * weight
-                    if TERMS[q][f][4] < 0:
-                        acc = times_differences(H, Z, TERMS[q][f], k, i, j, stride, acc)
+                    if FACTORS[8 * f + 4] < 0:
+                        acc = times_differences(H, Z, FACTORS, 8 * f, k, i, j, stride, acc)
                     else:
-                        z = points_among(Z, TERMS[q][f], k, j, stride)
+                        z = points_among(Z, FACTORS, 8 * f, k, j, stride)
                         acc = times_points(H, z, acc)
                         sums = tl.sum(H, 1)
-                        acc += tl.where((k == TERMS[q][f][3])[None, :], sums[:, None], 0.0)
-                    if TERMS[q][f][1] == RATIONAL_QUADRATIC:
+                        acc += tl.where((k == FACTORS[8 * f + 3])[None, :], sums[:, None], 0.0)
+                    if FACTORS[8 * f + 1] == RATIONAL_QUADRATIC:
                         sums = tl.sum(rest * slope, 1)
-                        acc += tl.where((k == TERMS[q][f][3] + 1)[None, :], sums[:, None], 0.0)
-                elif TERMS[q][f][0] == CATEGORIES:
+                        acc += tl.where((k == FACTORS[8 * f + 3] + 1)[None, :], sums[:, None], 0.0)
+                elif FACTORS[8 * f] == CATEGORIES:
                     both = rest * value
-                    for c in tl.static_range(TERMS[q][f][2]):
-                        one = tl.load(C + (TERMS[q][f][1] + c) * stride + i)
-                        two = tl.load(C + (TERMS[q][f][1] + c) * stride + j)
+                    for c in tl.static_range(tl.constexpr(FACTORS[8 * f + 2])):
+                        one = tl.load(C + (FACTORS[8 * f + 1] + c) * stride + i)
+                        two = tl.load(C + (FACTORS[8 * f + 1] + c) * stride + j)
                         differs = one[:, None] != two[None, :]
                         sums = tl.sum(tl.where(differs, both, 0.0), 1)
                         acc += tl.where((k == c)[None, :], sums[:, None], 0.0)
                 else:
-                    task = tl.load(C + TERMS[q][f][1] * stride + j).to(tl.int32)
+                    task = tl.load(C + FACTORS[8 * f + 1] * stride + j).to(tl.int32)
                     hot = tl.where(k[None, :] == task[:, None], 1.0, 0.0).to(Z.dtype.element_ty)
                     acc = times_points(rest, hot, acc)
-                if f == len(TERMS[q]) - 1:
+                if f == STARTS[q + 1] - 1:
                     sums = tl.sum(rest * value, 1)
-                    acc += tl.where((w == PLACES[q][f + 1])[None, :], sums[:, None], 0.0)
+                    own = PLACES[STARTS[len(STARTS) - 1] + q]
+                    acc += tl.where((w == own)[None, :], sums[:, None], 0.0)
     place = (tl.program_id(1).to(tl.int64) * rows + row)[:, None] * W + w[None, :]
     tl.store(out + place, acc, mask=(row < rows)[:, None])
 
@@ -171,23 +175,33 @@ def times_vectors(K, V, j, acc, stride, COUNT: tl.constexpr, T: tl.constexpr):
 
 
 @triton.jit
-def points_among(Z, KIND: tl.constexpr, k, j, stride):
+def points_among(Z, FACTORS: tl.constexpr, AT: tl.constexpr, k, j, stride):
     """z_j of a radial factor in its own of many columns, 0 in the others: (len(j), len(k))."""
-    own = (k >= 0) & (k < KIND[3])
-    at = Z + (KIND[2] + k)[None, :] * stride + j[:, None]
+    own = (k >= 0) & (k < FACTORS[AT + 3])
+    at = Z + (FACTORS[AT + 2] + k)[None, :] * stride + j[:, None]
     z = tl.load(at, mask=own[None, :], other=0.0)
-    if KIND[4] > 0:  # what is left of it by the first halves
-        z += tl.load(at + KIND[3] * stride, mask=own[None, :], other=0.0)
+    if FACTORS[AT + 4] > 0:  # what is left of it by the first halves
+        z += tl.load(at + FACTORS[AT + 3] * stride, mask=own[None, :], other=0.0)
     return z
 
 
 @triton.jit
-def times_differences(H, Z, KIND: tl.constexpr, k, i, j, stride, acc):
+def times_differences(H, Z, FACTORS: tl.constexpr, AT: tl.constexpr, k, i, j, stride, acc):
     """acc + Σ_j H_ij (z_j - z_i) of a radial factor, in its own of many columns."""
-    for c in tl.static_range(KIND[3]):
-        d = differences(Z, Z, i, j, stride, stride, KIND[2] + c, KIND[3], KIND[4])
-        sums = tl.sum(H * d, 1)
-        acc -= tl.where((k == c)[None, :], sums[:, None], 0.0)
+    if FACTORS[AT + 3] <= UNROLLED:
+        for c in tl.static_range(tl.constexpr(FACTORS[AT + 3])):
+            d = differences(
+                Z, Z, i, j, stride, stride, FACTORS[AT + 2] + c, FACTORS[AT + 3], FACTORS[AT + 4]
+            )
+            sums = tl.sum(H * d, 1)
+            acc -= tl.where((k == c)[None, :], sums[:, None], 0.0)
+    else:
+        for c in range(tl.constexpr(FACTORS[AT + 3])):
+            d = differences(
+                Z, Z, i, j, stride, stride, FACTORS[AT + 2] + c, FACTORS[AT + 3], FACTORS[AT + 4]
+            )
+            sums = tl.sum(H * d, 1)
+            acc -= tl.where((k == c)[None, :], sums[:, None], 0.0)
     return acc
 
 

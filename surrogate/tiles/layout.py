@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 
 import torch
 from torch import Tensor
@@ -158,14 +159,19 @@ class Layout:
         return Layout(tuple(terms), theta, bound, column)
 
     @property
-    def numbers(self) -> tuple[tuple[Numbers, ...], ...]:
-        """TERMS of `kernels`."""
-        return tuple(tuple(f.numbers for f in factors) for _, factors, _ in self.terms)
+    def numbers(self) -> Numbers:
+        """FACTORS of `kernels`."""
+        return tuple(number for factor in self.factors for number in factor.numbers)
 
     @property
-    def places(self) -> tuple[Numbers, ...]:
+    def starts(self) -> Numbers:
+        """STARTS of `kernels`."""
+        return (0, *accumulate(len(factors) for _, factors, _ in self.terms))
+
+    @property
+    def places(self) -> Numbers:
         """PLACES of `kernels`."""
-        return tuple((*(f.column for f in factors), own) for _, factors, own in self.terms)
+        return (*(f.column for f in self.factors), *(own for _, _, own in self.terms))
 
     @property
     def factors(self) -> Iterator[Placed]:

@@ -15,7 +15,7 @@ from surrogate.operators import (
 )
 from surrogate.solvers import Cholesky, Preconditioner, Probes, Structure, mbcg
 from surrogate.solvers import preconditioners as parts
-from surrogate.solvers.cholesky import BorderedFactor
+from surrogate.solvers.cholesky import BorderedFactor, attempted
 from surrogate.solvers.pivots import clusters, random_pivots
 from tests.surrogate.helpers import Inverse, noises
 
@@ -352,3 +352,35 @@ def test_factors_are_those_of_the_cpu_and_wait_once_for_each_try(problem):
         assert found.jitter == helped.jitter > 0
         with pytest.raises(NotPositiveDefinite, match="of scale -1"):
             Cholesky().factor(-torch.eye(3, dtype=torch.float64, device=DEVICE))
+
+
+# --- Factors of what is not finite. --------------------------------------------------------
+
+
+def _as_on_cuda(K: Tensor, out: tuple[Tensor, Tensor] | None = None) -> tuple[Tensor, Tensor]:
+    """A factor that is nan where K is, and no word about it."""
+    is_nan = K.isnan().any(-1).any(-1)[..., None, None]
+    identity = torch.eye(K.shape[-1], dtype=K.dtype, device=K.device)
+    L = torch.linalg.cholesky(torch.where(is_nan, identity, K))
+    L = torch.where(is_nan, torch.nan, L).tril()
+    info = torch.zeros(K.shape[:-2], dtype=torch.int32, device=K.device)
+    if out is None:
+        return L, info
+    out[0].copy_(L)
+    out[1].copy_(info)
+    return out
+
+
+@pytest.mark.parametrize("into", [False, True])
+def test_what_is_nan_has_no_factor_though_the_device_says_so(into, rng, monkeypatch):
+    K = spd_matrix(uniform(rng, 5) + 0.1, rng)
+    broken = K.clone()
+    broken[3, 1] = broken[1, 3] = torch.nan
+    monkeypatch.setattr(torch.linalg, "cholesky_ex", _as_on_cuda)
+    with pretended_device():
+        out = torch.empty_like(K.to(DEVICE)) if into else None
+        same(Cholesky().factor(K.to(DEVICE), out).L, torch.linalg.cholesky(K))
+        with pytest.raises(NotPositiveDefinite, match="is all of the input finite"):
+            Cholesky().factor(broken.to(DEVICE), out)
+        _, failed = attempted(torch.stack([K, broken, K]).to(DEVICE))
+        assert failed.tolist() == [0, 1, 0]

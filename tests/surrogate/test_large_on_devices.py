@@ -11,10 +11,11 @@ import surrogate.models.paths as paths_module
 import surrogate.solvers.bbmm as bbmm_module
 from surrogate import BBMM, ExactGP, Hamming, Matern52
 from surrogate.operators import KernelOperator
-from surrogate.solvers import preconditioners
+from surrogate.solvers import Preconditioner, preconditioners
 from surrogate.solvers.pivots import Structure, clusters
 from surrogate.tiles import TorchTiles, plain
 from surrogate.tiles.choose import tiles_for
+from surrogate.workspace import Workspace
 
 
 def data(n: int, d: int = 2) -> tuple[Tensor, Tensor]:
@@ -78,6 +79,40 @@ def test_blocks_made_together_are_those_made_one_by_one(make, monkeypatch):
         assert device.waits == 0
         torch.testing.assert_close(away.cpu(), here, rtol=1e-12, atol=1e-13)
         assert K.blocks(index[:0]).shape == (0, 4, 4)
+
+
+def test_rows_are_made_in_little_memory(monkeypatch):
+    """What they are made in is kept for later: of many rows at once, as much as they take."""
+    monkeypatch.setattr("surrogate.operators.kernel._AT_ONCE", 100)  # three rows of 30
+    X = data(30)[0]
+    index = torch.tensor([3, 7, 0, 29, 11, 7, 8])
+    here = KernelOperator(Matern52(2, 0.4), X, storage="tiles").rows(index)
+    with pretended_device():
+        memory = Workspace(DEVICE)
+        K = KernelOperator(Matern52(2, 0.4), X.to(DEVICE), storage="tiles", workspace=memory)
+        away = K.rows(index.to(DEVICE))
+        torch.testing.assert_close(away.cpu(), here, rtol=1e-12, atol=1e-13)
+        kept = memory.child("kernel")._memory.values()
+        assert kept and max(len(buffer) for buffer in kept) <= 100
+
+
+def test_a_wide_block_is_divided_a_few_columns_at_a_time(monkeypatch):
+    X = data(60)[0]
+    K, noise = KernelOperator(Matern52(2, 0.4), X), torch.full((60,), 0.01).double()
+    P = Preconditioner(K, noise, Structure(torch.arange(0, 60, 7), clusters(X, 8)))
+    B = torch.randn(60, 9, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    whole, bounds = P.solve(B), P.logdet_bounds
+    monkeypatch.setattr(preconditioners, "_AT_ONCE", 120)  # two columns, or two rows of L
+    del vars(P)["logdet_bounds"]
+    padded, sizes = preconditioners._padded, []
+    monkeypatch.setattr(
+        preconditioners,
+        "_padded",
+        lambda R, *rest: sizes.append(R.shape[1]) or padded(R, *rest),
+    )
+    torch.testing.assert_close(P.solve(B), whole, rtol=1e-12, atol=1e-12)
+    assert sizes == [2, 2, 2, 2, 1]
+    assert P.logdet_bounds == pytest.approx(bounds, rel=1e-12)
 
 
 def test_the_rank_of_a_preconditioner_fits_into_memory(monkeypatch):

@@ -3,6 +3,7 @@
 import dataclasses
 import importlib.util
 import os
+import pickle
 import subprocess
 import sys
 
@@ -158,6 +159,13 @@ def test_what_keeps_triton_away_is_told_in_words(monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(choosing, "find_spec", lambda name: None)
         assert said() == "Triton is not installed (pip install 'bbmmopt[gpu]')"
+    with monkeypatch.context() as patch:
+        patch.delenv("CC", raising=False)
+        patch.setattr(choosing, "which", lambda name: None)
+        assert said().startswith("Triton builds its driver with a C compiler")
+        patch.setattr(choosing, "which", lambda name: "/usr/bin/gcc")
+        patch.setattr(choosing.sysconfig, "get_path", lambda name: "/nowhere")
+        assert "headers of Python" in said()
     for version, is_old in (("3.4.0", True), ("3.5.0", False), ("3.10.1+git1", False)):
         monkeypatch.setattr(choosing, "_triton_version", lambda version=version: version)
         reason = f"Triton {version} is older than 3.5, which PyTorch 2.9 came with"
@@ -286,3 +294,16 @@ def test_a_model_is_fitted_by_fused_tiles_as_by_those_of_torch(rounding, arithme
         assert model.report.arithmetic == posterior.info.arithmetic == expected
     for fused, plain in zip(found["triton"], found["torch"], strict=True):
         torch.testing.assert_close(fused, plain, rtol=near, atol=near)
+
+
+def test_a_posterior_that_has_used_fused_tiles_can_be_pickled(rng):
+    X = uniform(rng, 60, 3)
+    model = ExactGP(Matern52(3, 0.7), noise=0.1, solver=BBMM(storage="tiles", tiles="triton"))
+    posterior = model.condition(X, X.sum(1))
+    expected = posterior.marginals(X[:4])
+    assert posterior.info.arithmetic == "triton float32"
+    again = pickle.loads(pickle.dumps(posterior))
+    for ours, theirs in zip(again.marginals(X[:4]), expected, strict=True):
+        assert torch.equal(ours, theirs)
+    solved = again.solve(X)  # by tiles that were made anew
+    assert torch.equal(solved, posterior.solve(X))

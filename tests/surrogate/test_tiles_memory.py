@@ -9,6 +9,7 @@ from oracles import normal, uniform
 
 import surrogate.tiles.fused as fusing
 from surrogate import Matern52
+from surrogate.tiles.layout import FAR, SPREAD
 from tests.surrogate.tile_cases import (
     BOTH,
     GRADIENT_TOLERANCE,
@@ -160,6 +161,35 @@ def test_memory_that_runs_out_is_asked_for_in_smaller_pieces(rng, monkeypatch):
     monkeypatch.setattr(torch.Tensor, "new_empty", before(0))
     with pytest.raises(torch.OutOfMemoryError, match="no memory"):
         fused(kernel, X).product(V)
+
+
+def test_gradients_of_many_pairs_of_vectors_take_a_few_at_a_time(rng, monkeypatch):
+    kernel, X = Matern52(3, 0.7), uniform(rng, 60, 3)
+    A, B = normal(rng, 60, 70), normal(rng, 60, 70)
+    expected = Slopes.of(kernel, X, A, B)
+    wide: list[int] = []
+    launch = fusing.Block.launch
+
+    def told(self, kernel, grid, arguments, known):
+        wide.append(known["P"])
+        launch(self, kernel, grid, arguments, known)
+
+    monkeypatch.setattr(fusing.Block, "launch", told)
+    expected.check(kernel, fused(kernel, X).pullback(A, B), GRADIENT_TOLERANCE[torch.float32])
+    assert wide == [64, 64, 16]
+    none = fused(kernel, X).pullback(A[:, :0], B[:, :0])
+    assert not any(bool(gradient.any()) for gradient in none)
+
+
+@pytest.mark.parametrize(("dtype", "spread"), [(torch.float64, 1.0), (torch.float32, 60.0)])
+def test_many_coordinates_are_gone_through_in_a_loop(dtype, spread, rng):
+    """As they are where distances are not made of products, beyond a few of them."""
+    X, V = spread * uniform(rng, 70, 12), normal(rng, 70, 2)
+    kernel = Matern52(12, 1.5 * spread**0.2)
+    tiles = fused(kernel, X, dtype)
+    assert [f.padded for f in tiles.layout.factors] == [FAR if spread > 1 else SPREAD]
+    assert_product(tiles.product(V), dense(kernel, X, X).detach(), V, TOLERANCE[dtype])
+    Slopes.of(kernel, X, V, V).check(kernel, tiles.pullback(V, V), GRADIENT_TOLERANCE[dtype])
 
 
 def test_more_points_than_can_be_counted_are_refused(rng, monkeypatch):

@@ -225,11 +225,11 @@ def test_features_far_from_0_are_as_good_as_those_near_it(rng):
 
 
 def test_rounding_makes_no_square_of_a_distance_negative(rng):
-    X, V = uniform(rng, 80, 10), normal(rng, 80, 2)
-    X[40:] = X[:40] + 3e-7 * X[40:]  # less apart than products of points can tell
-    kernel = Matern52(10, 1.0)
+    X = uniform(rng, 80, 33)
+    X[40:] = X[:40] + 1e-5 * X[40:]  # less apart than products of points can tell
+    kernel, V = Matern52(33, math.sqrt(3.3)), normal(rng, 80, 2)
     tiles = fused(kernel, X)
-    assert [f.padded for f in tiles.layout.factors] == [16]
+    assert [f.padded for f in tiles.layout.factors] == [64]
     assert_product(tiles.product(V), dense(kernel, X, X).detach(), V, 1e-6)
     Slopes.of(kernel, X, V, V).check(kernel, tiles.pullback(V, V), 1e-6)
 
