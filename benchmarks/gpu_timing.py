@@ -20,8 +20,10 @@ from benchmarks.processes import without_folders
 Row = dict[str, Any]
 
 _LONGEST = 300  # characters of an error's text
-# On a CPU the memory that a process gets first is slow, which is nobody's merit or fault: GPyTorch
-# took 1.9, 1.4, 0.7, 0.5 and then 0.4 s for its first products at n = 10⁴.
+# glibc gives tensors of a few MiB back to the system at once, and takes them page by page again,
+# until a process has freed a larger one, of 32 MiB at most. Without that GPyTorch took 1.8 s for
+# its first products at n = 10⁴ and 0.4 s for the same ones later: nobody's merit or fault.
+_LARGE = 31 * 2**20
 _WARM_RUNS, _WARM_SECONDS, _QUICKER = 6, 8.0, 0.9
 _SEVERAL = 3
 
@@ -201,6 +203,7 @@ def serve(parts: dict[str, Callable[..., Iterator[Row]]]) -> None:
         device = usable(task["device"])
         answer({"about": described(device)})
         plan = Plan.from_fields(task["plan"])
+        torch.zeros(_LARGE, dtype=torch.uint8)
         for row in parts[task["part"]](plan, device, clock, **task.get("options", {})):
             answer(row)
             if row.get("fatal"):

@@ -17,6 +17,7 @@ from torch.func import functional_call
 
 from surrogate.kernels.devices import Moving, chosen, column_index
 from surrogate.operators.base import CovarianceOperator
+from surrogate.sums import sums_by_group
 from surrogate.tiles.formula import Formula
 from surrogate.transfers import beside
 from surrogate.workspace import Workspace
@@ -100,18 +101,24 @@ def seen(X1: Tensor, X2: Tensor, columns: tuple[int, ...] | None) -> tuple[Tenso
 
 
 def among_all(gradient: Tensor, columns: tuple[int, ...] | None, width: int) -> Tensor:
-    """A gradient in the columns that a kernel looks at, (n, dims), as one in X: (n, width)."""
+    """A gradient in the columns that a kernel looks at, (n, dims), as one in X: (n, width).
+
+    A column that it looks at twice has both.
+    """
     if columns is None:
         return gradient
-    full = gradient.new_zeros(len(gradient), width)
-    full[:, column_index(full, columns)] = gradient
-    return full
+    group = column_index(gradient.new_empty(0, width), columns)
+    return sums_by_group(gradient, group, width, dim=1)
 
 
 def centre(X: Tensor, columns: tuple[int, ...] | None) -> Tensor:
     """The mean of the columns that a kernel looks at, 0 in the others: (d,)."""
-    mean = seen(X, X, columns)[0].mean(0, keepdim=True)
-    return among_all(mean, columns, X.shape[1])[0]
+    mean = seen(X, X, columns)[0].mean(0)
+    if columns is None:
+        return mean
+    full = X.new_zeros(X.shape[1])
+    full[column_index(X, columns)] = mean
+    return full
 
 
 def fourier_features(

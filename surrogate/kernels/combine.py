@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from surrogate.kernels.base import Features, Kernel, Linearised, among_all, positive_parameter
-from surrogate.kernels.devices import Moving, chosen, column_index
+from surrogate.kernels.devices import Moving, chosen
 from surrogate.tiles.formula import Formula, View
 from surrogate.workspace import Workspace
 
@@ -268,10 +268,7 @@ class _LinearisedColumns(Linearised):
         return self._inner.parameters(G)
 
     def inputs(self, G: Tensor) -> Tensor:
-        gradient = self._inner.inputs(G)
-        full = gradient.new_zeros(len(gradient), self._width)
-        full[:, column_index(full, self._columns)] = gradient
-        return full
+        return among_all(self._inner.inputs(G), self._columns, self._width)
 
 
 class _LinearisedScaled(Linearised):

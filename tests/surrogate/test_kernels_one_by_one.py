@@ -6,7 +6,19 @@ import pytest
 import torch
 from oracles import assert_mean_within, matern, normal
 
-from surrogate import RBF, Hamming, Matern12, Matern32, Matern52, Product, Scaled, Sum
+from surrogate import (
+    RBF,
+    Columns,
+    Hamming,
+    Linear,
+    Matern12,
+    Matern32,
+    Matern52,
+    Periodic,
+    Product,
+    Scaled,
+    Sum,
+)
 from tests.surrogate.helpers import Polynomial
 
 
@@ -86,3 +98,20 @@ def test_variances_and_scales_must_be_positive():
         RBF(1, variance=0.0)
     with pytest.raises(ValueError, match="scale must be positive and finite; got -2"):
         -2.0 * RBF(1)
+
+
+@pytest.mark.parametrize(
+    "kernel",
+    [
+        Columns(RBF(2, [0.5, 0.8]), [1, 1]),
+        RBF(2, [0.5, 0.8], columns=[1, 1]),
+        Periodic(2, 0.7, columns=[0, 0]),
+        Linear(2, columns=[2, 2]),
+    ],
+    ids=lambda kernel: type(kernel).__name__,
+)
+def test_a_column_that_is_looked_at_twice_has_both_gradients(kernel, rng):
+    X, Z, G = normal(rng, 6, 3), normal(rng, 5, 3), normal(rng, 6, 5)
+    leaf = X.clone().requires_grad_()
+    (kernel(leaf, Z) * G).sum().backward()
+    torch.testing.assert_close(kernel.pullback_inputs(X, Z, G), leaf.grad)
