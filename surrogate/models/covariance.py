@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -26,8 +27,22 @@ def helped(noise: Tensor, diagonal: Tensor) -> Tensor:
     return noise.clamp_min(_LEAST_NOISE * diagonal.mean()) if len(noise) else noise
 
 
-def storage_for(kernel: Kernel, X: Tensor, noise: Tensor, options: BBMM) -> Storage:
-    """Where K is kept: in float32, or in tiles of it, only where noise hides what that costs.
+@dataclass(frozen=True)
+class Kept:
+    """How K is kept.
+
+    Attributes:
+        storage: Where.
+        float32: Whether noise hides what float32 costs, so that tiles may be computed in it.
+    """
+
+    storage: Storage
+    float32: bool
+
+
+@torch.no_grad()
+def kept_as(kernel: Kernel, X: Tensor, noise: Tensor, options: BBMM) -> Kept:
+    """How K is kept: in float32, or in tiles of it, only where noise hides what that costs.
 
     Args:
         kernel: k.
@@ -35,18 +50,16 @@ def storage_for(kernel: Kernel, X: Tensor, noise: Tensor, options: BBMM) -> Stor
         noise: Variances, shape (n,).
         options: Storage and budget.
     """
-    if options.distributed or options.storage != "auto" or not len(X):
-        return "tiles" if options.storage == "auto" else options.storage
-    return _fitting(kernel, X, options, hides_float32(kernel, X, noise, options))
-
-
-@torch.no_grad()
-def hides_float32(kernel: Kernel, X: Tensor, noise: Tensor, options: BBMM) -> bool:
-    """Whether noise variances (n,) are so large that K in float32 is as good as in float64."""
     if not len(X):
-        return False
+        return Kept("tiles" if options.storage == "auto" else options.storage, False)
     least, variance = torch.stack([noise.min(), kernel.diagonal(X).max()]).tolist()
-    return least >= options.rounding * variance * math.sqrt(len(X))
+    hidden = least >= options.rounding * variance * math.sqrt(len(X))
+    if options.storage != "auto":
+        return Kept(options.storage, hidden)
+    if options.distributed:
+        return Kept("tiles", hidden)
+    storage = fitting_storage(kernel, X, options.budget, float32=hidden, tiles=options.tiles)
+    return Kept(storage, hidden)
 
 
 def kernel_operator(
@@ -55,10 +68,19 @@ def kernel_operator(
     noise: Tensor,
     options: BBMM,
     workspace: Workspace | None = None,
+    kept: Kept | None = None,
 ) -> CovarianceOperator:
     """K = k(X, X) without noise: the kernel's own operator, if it has one for these inputs.
 
     Else its entries, stored as suits noise variances (n,) and options; or shared out among ranks.
+
+    Args:
+        kernel: k.
+        X: Shape (n, d).
+        noise: Variances, shape (n,).
+        options: Storage and budget.
+        workspace: Scratch memory. The result is then valid until its next use.
+        kept: What `kept_as` said of them, if it was asked.
 
     Raises:
         ValueError: If it is to be shared out, and there are no ranks.
@@ -68,20 +90,16 @@ def kernel_operator(
         own = kernel.operator(X, workspace)
     if own is not None:
         return own
-    hidden = hides_float32(kernel, X, noise, options)
-    storage = options.storage
-    if options.distributed:
-        storage = "tiles"
-    elif storage == "auto":
-        storage = _fitting(kernel, X, options, hidden) if len(X) else "tiles"
+    kept = kept or kept_as(kernel, X, noise, options)
     K = KernelOperator(
-        kernel, X, storage=storage, float32=hidden, tiles=options.tiles, workspace=workspace
+        kernel,
+        X,
+        storage=kept.storage,
+        float32=kept.float32,
+        tiles=options.tiles,
+        workspace=workspace,
     )
     return DistributedKernelOperator(K, noise) if options.distributed else K
-
-
-def _fitting(kernel: Kernel, X: Tensor, options: BBMM, hidden: bool) -> Storage:
-    return fitting_storage(kernel, X, options.budget, float32=hidden, tiles=options.tiles)
 
 
 def dense_covariance(kernel: Kernel, X: Tensor, noise: Tensor) -> Tensor:

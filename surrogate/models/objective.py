@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from surrogate.models.covariance import helped, kernel_operator, storage_for
+from surrogate.models.covariance import helped, kept_as, kernel_operator
 from surrogate.models.exact import ExactGP
 from surrogate.operators.base import CovarianceOperator, Storage
 from surrogate.operators.basic import Diagonal
@@ -176,11 +176,11 @@ class ProductObjective:
             noise = helped(
                 model.noise_variances(self._X, self._noise), model.kernel.diagonal(self._X)
             )
-        storage = storage_for(model.kernel, self._X, noise, self._options)
-        if storage != self._stored:
-            self._stored = storage
+        kept = kept_as(model.kernel, self._X, noise, self._options)
+        if kept.storage != self._stored:
+            self._stored = kept.storage
             self._workspace = Workspace(self._X.device)  # the other one would stay
-        K = kernel_operator(model.kernel, self._X, noise, self._options, self._workspace)
+        K = kernel_operator(model.kernel, self._X, noise, self._options, self._workspace, kept)
         self.storage, self.arithmetic = K.storage, K.arithmetic
         return K, noise
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sysconfig
 from collections.abc import Callable
+from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 from shutil import which
@@ -101,6 +102,7 @@ def why_not_fused(kernel: KernelLike, device: torch.device) -> str | None:
     return None if can_compute(formula) else "the kernel has too many parts to be fused"
 
 
+@cache
 def _can_build() -> bool:
     """Whether there is what Triton builds its driver with, when it first meets a GPU."""
     compiler = os.environ.get("CC") or which("clang") or which("gcc")
@@ -122,6 +124,7 @@ def _formula(kernel: KernelLike) -> Formula | None:
     return cast(Callable[[], Formula | None], kernel.formula)()
 
 
+@cache
 def _triton_version() -> str:
     import triton
 

@@ -36,15 +36,14 @@ def there(*tensors: Tensor) -> list[Tensor]:
     return [t.to(DEVICE) for t in tensors]
 
 
-def assert_same(found: dict[str, Any], expected: dict[str, Any]) -> None:
-    """The same numbers, and on the device."""
+def assert_same(found: dict[str, Any], expected: dict[str, Any], share: float) -> None:
+    """The same numbers up to a share of the largest, and on the device."""
     assert found.keys() == expected.keys()
     for name, numbers in expected.items():
         for a, b in zip(found[name], numbers, strict=True):
             assert a.device == DEVICE, name
             off = (a.cpu() - b).abs().max()
-            # Blocks of K are made together there: iterations magnify what that rounds otherwise.
-            assert a.shape == b.shape and off <= 1e-8 * b.abs().max() + 1e-12, (name, off)
+            assert a.shape == b.shape and off <= share * b.abs().max() + 1e-12, (name, off)
 
 
 def assert_on_the_cpu(model: ExactGP) -> None:
@@ -200,7 +199,8 @@ def test_a_posterior_there_tells_what_one_here_does(name, solver):
     with pretended_device():
         away = all_told(tuple(there(*some.data)), tuple(there(*some.more)), *there(X))
         for found, expected in zip(away[:2], here[:2], strict=True):
-            assert_same(found, expected)
+            # Blocks of K are made together there: iterations magnify what that rounds otherwise.
+            assert_same(found, expected, 1e-10 if solver == "cholesky" else 1e-8)
         assert away[2].info.solver == here[2].info.solver
         assert_on_the_cpu(away[2].model)
 

@@ -25,7 +25,7 @@ from surrogate import (
     fit,
     positive_parameter,
 )
-from surrogate.models.covariance import storage_for
+from surrogate.models.covariance import kept_as
 from surrogate.models.objective import Parameters, ProductObjective
 from tests.surrogate.helpers import rows
 
@@ -175,10 +175,10 @@ def test_at_the_least_noise_that_float32_is_taken_for_it_moves_no_likelihood(nam
     options = BBMM(budget=4 * n * (n + 512) // 2 + 8)  # room for K in float32 only
     for factor, expected in ((0.999, "tiles"), (1.001, "float32")):
         noise = torch.full((n,), factor * limit).double()
-        assert storage_for(kernel, X, noise, options) == expected
+        assert kept_as(kernel, X, noise, options).storage == expected
         noise[7] = 0.0
-        assert storage_for(kernel, X, noise, options) == "tiles"
-    assert storage_for(kernel, X, noise, BBMM()) == "float64"
+        assert kept_as(kernel, X, noise, options).storage == "tiles"
+    assert kept_as(kernel, X, noise, BBMM()).storage == "float64"
     with torch.no_grad():
         K = kernel(X, X) + limit * torch.eye(n).double()
     y = torch.linalg.cholesky(K) @ normal(rng, n)

@@ -162,6 +162,7 @@ def test_what_keeps_triton_away_is_told_in_words(monkeypatch):
     with monkeypatch.context() as patch:
         patch.delenv("CC", raising=False)
         patch.setattr(choosing, "which", lambda name: None)
+        patch.setattr(choosing, "_can_build", choosing._can_build.__wrapped__)  # what it finds now
         assert said().startswith("Triton builds its driver with a C compiler")
         patch.setattr(choosing, "which", lambda name: "/usr/bin/gcc")
         patch.setattr(choosing.sysconfig, "get_path", lambda name: "/nowhere")
