@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from surrogate.models.posterior import _CHUNK, _RELATIVE_FLOOR, ByLinearise, Posterior
+from surrogate.models.differentiated import CHUNK, ByLinearise
+from surrogate.models.posterior import _RELATIVE_FLOOR, Posterior
 
 
 @dataclass(frozen=True)
@@ -28,7 +29,7 @@ class Averages:
             mean, std = ByLinearise.apply(groups, self)
         else:
             w = X.shape[-2]
-            size = max(1, _CHUNK // max(1, w * max(w, len(self.posterior.X))))
+            size = max(1, CHUNK // max(1, w * max(w, len(self.posterior.X))))
             parts = [self._at(part) for part in groups.split(size)]
             mean, std = (torch.cat(column) for column in zip(*parts, strict=True))
         return mean.reshape(X.shape[:-2]), std.reshape(X.shape[:-2])

@@ -10,7 +10,8 @@ from torch import Tensor
 
 from surrogate.checks import as_noise, check_finite, on_device
 from surrogate.models.covariance import helped
-from surrogate.models.posterior import ByLinearise, Posterior
+from surrogate.models.differentiated import ByLinearise
+from surrogate.models.posterior import Posterior
 
 
 @dataclass(frozen=True)

@@ -11,9 +11,10 @@ from torch import Tensor
 from surrogate.checks import as_matrix, as_noise, as_targets
 from surrogate.models.cache import Cache, Explained
 from surrogate.models.collapsed import Sums, pieces
+from surrogate.models.differentiated import Pullback
 from surrogate.models.inducing import InducingGP
 from surrogate.models.paths import SamplePaths
-from surrogate.models.posterior import Posterior, PosteriorInfo, Pullback
+from surrogate.models.posterior import Posterior, PosteriorInfo
 from surrogate.randomness import normal
 
 

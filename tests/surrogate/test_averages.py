@@ -69,7 +69,7 @@ def test_many_groups_are_taken_in_pieces_of_bounded_size(rng, monkeypatch):
         return evaluate(self, X1, X2, out, workspace)
 
     monkeypatch.setattr(kernel, "evaluate", counted)
-    monkeypatch.setattr(averages, "_CHUNK", 1000)
+    monkeypatch.setattr(averages, "CHUNK", 1000)
     for received, whole in zip(posterior.averages(X), expected, strict=True):
         torch.testing.assert_close(received, whole)
     assert max(sizes) <= 1000 and sum(sizes) == 30 * 8 * 40

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from surrogate import BBMM, Auto, Cholesky, ExactGP, Kernel, Matern52, NotConverged
-from surrogate.models import posterior as posterior_module
+from surrogate.models import differentiated
 from tests.surrogate.helpers import prediction_by_cholesky
 
 MEAN, NOISE = 0.7, 0.02
@@ -188,7 +188,7 @@ def test_many_marginals_are_computed_a_few_at_a_time(solver, rng, monkeypatch):
     posterior = model_of(solver).condition(X, y)
     X_new = uniform(rng, 600, 3)
     whole = posterior.marginals(X_new)
-    monkeypatch.setattr(posterior_module, "_CHUNK", 2000)
+    monkeypatch.setattr(differentiated, "CHUNK", 2000)
     with Largest() as largest:
         parts = posterior.marginals(X_new)
         posterior.variance_bounds(X_new)
