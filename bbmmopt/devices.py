@@ -78,20 +78,16 @@ def told_apart(device: torch.device, doing: str) -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
+        if device.type == "cpu" or isinstance(error, DeviceError):  # explained further inside
+            raise
         import torch
 
-        lost = isinstance(error, torch.AcceleratorError)
-        explained = isinstance(error, DeviceError)  # further inside
-        if (
-            explained
-            or device.type == "cpu"
-            or not (
-                lost or isinstance(error, torch.OutOfMemoryError) or _OF_A_DEVICE.search(str(error))
-            )
-        ):
+        is_full = isinstance(error, torch.cuda.OutOfMemoryError)
+        is_lost = isinstance(error, getattr(torch, "AcceleratorError", ()))  # of torch 2.8 and on
+        if not (is_full or is_lost or _OF_A_DEVICE.search(str(error))):
             raise
-        first = str(error).strip().splitlines()[0].rstrip(".")
-        if isinstance(error, torch.OutOfMemoryError) or "out of memory" in first.lower():
+        first = (str(error).strip().splitlines() or ["no reason given"])[0].rstrip(".")
+        if is_full or "out of memory" in first.lower():
             raise DeviceError(
                 f"the device {device} ran out of memory while {doing} ({first}). Nothing that was "
                 f"told is lost. Free memory there, of other programs or of tensors of your own, "

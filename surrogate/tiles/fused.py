@@ -246,7 +246,7 @@ class TritonTiles(Tiles):
                 if not blocks:
                     raise
                 continue
-            except torch.OutOfMemoryError:
+            except torch.cuda.OutOfMemoryError:  # its name in torch 2.4 too
                 if strips <= 1:
                     raise
                 sums, self._scratch = None, self._scratch // 2

@@ -180,7 +180,7 @@ class TorchTiles(Tiles):
         while True:
             try:
                 return compute()
-            except torch.OutOfMemoryError:
+            except torch.cuda.OutOfMemoryError:  # its name in torch 2.4 too
                 if max(self.shape) <= _LEAST:
                     raise
             # Out here nothing refers to the tensors of the attempt any longer.

@@ -222,6 +222,25 @@ def test_other_errors_are_raised_as_they_are(error):
     assert raised.value is error
 
 
+def test_a_device_that_gives_no_reason_is_named_all_the_same():
+    with (
+        pytest.raises(DeviceError, match=r"was lost while fitting \(no reason given\)"),
+        told_apart(DEVICE, "fitting"),
+    ):
+        raise torch.AcceleratorError("")
+
+
+def test_before_torch_had_a_name_for_it_a_lost_device_is_told_by_its_words(monkeypatch):
+    monkeypatch.delattr(torch, "AcceleratorError")  # new in torch 2.8
+    lost, other = RuntimeError("CUDA error: unspecified launch failure"), RuntimeError("a bug")
+    with pytest.raises(DeviceError, match="was lost"), told_apart(DEVICE, "fitting"):
+        raise lost
+    for device in (DEVICE, torch.device("cpu")):
+        with pytest.raises(RuntimeError) as raised, told_apart(device, "fitting"):
+            raise other
+        assert raised.value is other
+
+
 @pytest.mark.parametrize("error", [error for error, _ in FAILURES])
 def test_the_cpu_is_no_device_that_is_lost(error):
     with pytest.raises(RuntimeError) as raised, told_apart(torch.device("cpu"), "fitting"):
