@@ -188,7 +188,7 @@ class TritonTiles(Tiles):
                 kernels.product,
                 (-(-height // block.rows), len(sums)),
                 (sums, *arguments, share, Z.shape[1], self._Z.shape[1]),
-                {**self._formula, "SAME": same, "COUNT": T, "T": T},
+                {**self._formula, "SAME": same, "T": T},
             )
 
         for part, sums in self._summed(rows, T, T, launch):
@@ -211,7 +211,7 @@ class TritonTiles(Tiles):
                 kernels.pullback,
                 (-(-height // block.rows), len(sums)),
                 (sums, *arguments, share, self._Z.shape[1]),
-                {**formula, "COUNT": P, "P": P, "W": W},
+                {**formula, "P": P, "W": W},
             )
 
         for part, sums in self._summed(rows, W, W + P, launch):

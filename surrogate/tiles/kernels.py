@@ -45,12 +45,11 @@ def product(
     FACTORS: tl.constexpr,
     STARTS: tl.constexpr,
     SAME: tl.constexpr,
-    COUNT: tl.constexpr,
     T: tl.constexpr,
     BM: tl.constexpr,
     BN: tl.constexpr,
 ):
-    """Shares of k(X1, X2) @ Vᵀ: rows `first` on, for COUNT rows of V, each over `share` columns."""
+    """Shares of k(X1, X2) @ Vᵀ: rows `first` on, for T rows of V, each over `share` columns."""
     row = tl.program_id(0) * BM + tl.arange(0, BM)
     i = first + row
     t = tl.arange(0, T)
@@ -59,7 +58,7 @@ def product(
     for at in range(start, tl.minimum(start + share, columns), BN):
         j = at + tl.arange(0, BN)
         K = covariance(Z1, Z2, C1, C2, theta, i, j, stride1, stride2, FACTORS, STARTS, SAME, BM, BN)
-        acc = times_vectors(K, V, j, acc, stride2, COUNT, T)
+        acc = times_vectors(K, V, j, acc, stride2, T)
     place = (tl.program_id(1).to(tl.int64) * rows + row)[:, None] * T + t[None, :]
     tl.store(out + place, acc, mask=(row < rows)[:, None])
 
@@ -80,7 +79,6 @@ def pullback(
     FACTORS: tl.constexpr,
     STARTS: tl.constexpr,
     PLACES: tl.constexpr,
-    COUNT: tl.constexpr,
     P: tl.constexpr,
     W: tl.constexpr,
     BM: tl.constexpr,
@@ -104,7 +102,7 @@ def pullback(
     acc = tl.zeros((BM, W), Z.dtype.element_ty)
     for at in range(start, tl.minimum(start + share, columns), BN):
         j = at + tl.arange(0, BN)
-        G = inner_products(AB, BA, 0, i, j, stride, stride, COUNT, P, BM, BN)
+        G = inner_products(AB, BA, 0, i, j, stride, stride, P, P, BM, BN)
         for q in tl.static_range(len(STARTS) - 1):
             GC = G * tl.load(theta + q)
             for f in tl.static_range(tl.constexpr(STARTS[q]), tl.constexpr(STARTS[q + 1])):
@@ -152,21 +150,21 @@ def pullback(
 
 
 @triton.jit
-def times_vectors(K, V, j, acc, stride, COUNT: tl.constexpr, T: tl.constexpr):
-    """acc + K Vᵀ for K (BM, BN) and V (COUNT, n) at columns j.
+def times_vectors(K, V, j, acc, stride, T: tl.constexpr):
+    """acc + K Vᵀ for K (BM, BN) and V (T, n) at columns j.
 
     In float32 numbers of at most 1 are two in float16, x = x₁ + x₂ / 2048, which is 22 bits of
-    each, and more of small ones; V comes so, second halves COUNT rows below the first. Tensor cores
+    each, and more of small ones; V comes so, second halves T rows below the first. Tensor cores
     take these from the registers that K is computed in. They round sums towards 0 (Ootomo & Yokota,
     2022): 16384 columns added up in them are off by 2e-5, but by 2e-7 if tiles are added to each
     other outside of them, so `acc` is not given to `tl.dot`.
     """
     t = tl.arange(0, T)
-    v = tl.trans(rows_of(V, 0, t, j, stride, COUNT))
+    v = tl.trans(rows_of(V, 0, t, j, stride, T))
     if K.dtype == tl.float32:
         first = K.to(tl.float16)
         second = ((K - first.to(tl.float32)) * 2048.0).to(tl.float16)
-        low = tl.dot(first, tl.trans(rows_of(V, COUNT, t, j, stride, COUNT)))
+        low = tl.dot(first, tl.trans(rows_of(V, T, t, j, stride, T)))
         low = tl.dot(second, v, low)
         acc += tl.dot(first, v, low * (1.0 / 2048.0))
     else:
