@@ -175,7 +175,8 @@ def test_at_the_least_noise_that_float32_is_taken_for_it_moves_no_likelihood(nam
     options = BBMM(budget=4 * n * (n + 512) // 2 + 8)  # room for K in float32 only
     for factor, expected in ((0.999, "tiles"), (1.001, "float32")):
         noise = torch.full((n,), factor * limit).double()
-        assert kept_as(kernel, X, noise, options).storage == expected
+        kept = kept_as(kernel, X, noise, options)
+        assert (kept.storage, kept.float32) == (expected, expected == "float32")
         noise[7] = 0.0
         assert kept_as(kernel, X, noise, options).storage == "tiles"
     assert kept_as(kernel, X, noise, BBMM()).storage == "float64"
