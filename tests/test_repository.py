@@ -111,10 +111,25 @@ ALLOWED = {
         "bbmmopt.acquisition",
         "bbmmopt.former",
         "bbmmopt.optimizer",
+        "bbmmopt.storage",
+        "bbmmopt.study",
         *_BASE,
     },
     "bbmmopt.__main__": {"bbmmopt.cli"},
-    "bbmmopt.integrations": {"bbmmopt.optimizer", "bbmmopt.execution", *_BASE},
+    "bbmmopt.integrations": {
+        "bbmmopt.execution",
+        "bbmmopt.optimizer",
+        "bbmmopt.storage",
+        "bbmmopt.study",
+        *_BASE,
+    },
+    "bbmmopt.dashboard": {
+        "bbmmopt.optimizer",
+        "bbmmopt.plots",
+        "bbmmopt.storage",
+        "bbmmopt.study",
+        *_BASE,
+    },
 }
 
 FREE = {"surrogate", "bbmmopt", "bbmmopt.cli"}  # the two __init__ files and the command line
@@ -133,7 +148,14 @@ LIBRARIES = {
     ),
     "sqlalchemy": ("bbmmopt/storage/",),
     "matplotlib": ("bbmmopt/plots/", "bbmmopt/cli"),
-    "pandas": ("bbmmopt/study/tables.py", "bbmmopt/study/stored.py"),  # there for its type alone
+    # In stored.py for its type alone.
+    "pandas": ("bbmmopt/study/tables.py", "bbmmopt/study/stored.py", "bbmmopt/plots/table.py"),
+    "optuna": ("bbmmopt/integrations/optuna.py",),
+    "sklearn": ("bbmmopt/integrations/sklearn.py",),
+    "ray": ("bbmmopt/integrations/ray.py",),
+    "starlette": ("bbmmopt/dashboard/",),
+    "uvicorn": ("bbmmopt/dashboard/",),
+    "plotly": ("bbmmopt/dashboard/",),
     "click": ("bbmmopt/cli",),
     "rich": ("bbmmopt/cli", "bbmmopt/execution"),
 }
