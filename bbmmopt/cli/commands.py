@@ -12,7 +12,7 @@ from bbmmopt.cli.exporting import export
 from bbmmopt.cli.extending import extend
 from bbmmopt.cli.looking import best, events, explain, show, studies, trials
 from bbmmopt.cli.plotting import plot
-from bbmmopt.cli.running import add, ask, enqueue, note, renew, report, tell
+from bbmmopt.cli.running import add, ask, enqueue, note, renew, report, stop, tell
 
 
 @click.group(cls=Commands, invoke_without_command=True)
@@ -63,7 +63,7 @@ def main(context: click.Context) -> None:
 
 
 for _command in (
-    *(create, extend, ask, report, tell, add, enqueue, renew, note),
+    *(create, extend, ask, report, tell, add, enqueue, renew, note, stop),
     *(show, explain, best, trials, plot, export, events, studies, doctor),
 ):
     main.add_command(_command)

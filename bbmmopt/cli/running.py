@@ -259,3 +259,20 @@ def note(where: str, study: str | None, number: int, notes: tuple[str, ...]) -> 
             attrs = notes_from(notes)
             trial = storage.set_attrs(found.name, number, attrs)
         print_json(record(trial))
+
+
+@click.command(cls=StudyCommand)
+@on_study
+@click.argument("reason", metavar="[REASON]", default="no more is needed")
+def stop(where: str, study: str | None, reason: str) -> None:
+    """Have the runs of a study end, on whichever machine: they finish what they began.
+
+    \b
+      bbmmopt stop study.db "the reactor is down"
+
+    Nothing is locked: `ask` works as before, and a run that begins later begins as always.
+    """
+    with study_of(where, study) as opened:
+        with bad_input():
+            opened.stop(reason)
+        print_json({"study": opened.study, "stopped": reason})

@@ -19,6 +19,7 @@ from bbmmopt.execution.recording import Attempts, Outcome, outcome_of, tell
 from bbmmopt.execution.results import RunResult, StopRun, Usage, how_to_resume, why_ended
 from bbmmopt.execution.supply import Supply
 from bbmmopt.execution.workers import Evaluation, ExecutorBroken, Running, WorkerDied, describe
+from bbmmopt.study.stops import Stops
 from bbmmopt.trial import Trial, TrialState
 
 if TYPE_CHECKING:
@@ -54,6 +55,7 @@ class _Run:
         self.attempts = Attempts(optimizer, plan.retries)
         self.leases = Leases(optimizer, plan.lease)
         self.outages = Outages(optimizer.storage.busy_timeout, self._rest, display.say)
+        self.stops = Stops(optimizer.storage, optimizer.study)
         self.stopped: tuple[str, str] | None = None
         self.error: BaseException | None = None
         self.interrupts = Interrupts(self._interrupted)
@@ -124,12 +126,22 @@ class _Run:
             return False
         if self._wants_more() and time.monotonic() - self.began >= self.plan.timeout:
             self._stop(f"timeout of {self.plan.timeout:g} s reached")
+        self._look_for_stops()
         self._look_at_rules()
         return self.error is None and self.stopped is None and self._wants_more()
 
     def _wants_more(self) -> bool:
         """Whether trials are left to be run, those that are to be tried again included."""
         return bool(self.again) or len(self.trials) + len(self.flying) < self.plan.n_trials
+
+    def _look_for_stops(self) -> None:
+        try:
+            reason = self.outages.insist(self.stops.reason)
+        except Exception as error:
+            self._fail(error)
+            return
+        if reason is not None:
+            self._stop("stopped by request", reason)
 
     def _look_at_rules(self) -> None:
         for rule in self.plan.rules:

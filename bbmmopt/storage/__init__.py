@@ -1,12 +1,7 @@
 """Where studies are kept: records in, records out, never tensors."""
 
-from bbmmopt.storage.base import (
-    NumberTaken,
-    Storage,
-    StorageError,
-    StudyRevised,
-    UnknownStudy,
-)
+from bbmmopt.storage.base import Storage
+from bbmmopt.storage.errors import NumberTaken, StorageError, StudyRevised, UnknownStudy
 from bbmmopt.storage.memory import MemoryStorage
 from bbmmopt.storage.open import open_storage
 from bbmmopt.storage.records import Event, Report, StudyRecord

@@ -13,27 +13,11 @@ from contextlib import AbstractContextManager
 from dataclasses import replace
 from typing import Any, Self
 
+from bbmmopt.storage.errors import StudyRevised
 from bbmmopt.storage.outcomes import already_told, outcome_of, same_outcome
 from bbmmopt.storage.records import Event, Report, StudyRecord
 from bbmmopt.storage.session import Session
 from bbmmopt.trial import Trial, TrialState, UnknownTrial, to_json
-
-
-class StorageError(Exception):
-    """The storage cannot do what it was asked; the message says what to do."""
-
-
-class UnknownStudy(StorageError):
-    """There is no study of that name in the storage."""
-
-
-class NumberTaken(StorageError):
-    """Another worker wrote a trial of this number first: sync, then ask again."""
-
-
-class StudyRevised(StorageError):
-    """Problem or settings of the study were changed since it was opened: open it again."""
-
 
 _MOST_NUMBERS = 2**63  # what a database counts to
 
@@ -326,6 +310,24 @@ class Storage(ABC):
         with self._session(study, write=True) as session:
             trial = _existing(session, study, number)
             session.add_event("retried", trial, {"reason": to_json(reason)})
+
+    def stop(self, study: str, reason: str) -> None:
+        """Write down that nothing more should be started in a study, for its runs to find."""
+        with self._session(study, write=True) as session:
+            session.add_event("stopped", None, {"reason": to_json(reason)})
+
+    def stop_asked(self, study: str, since: int | None) -> tuple[str | None, int]:
+        """Why a study should stop, if that was written after a revision; and the revision now.
+
+        Args:
+            study: Name of the study.
+            since: The revision; None for now, after which nothing was written yet.
+        """
+        with self._session(study, write=False) as session:
+            if since is None:
+                return None, session.revision
+            event, now = session.latest_event("stopped", since)
+        return None if event is None else event.detail["reason"], now
 
     def revise(self, record: StudyRecord, *, detail: Mapping[str, Any]) -> StudyRecord:
         """Replace problem and settings of a study; return its record of the next generation.

@@ -12,8 +12,8 @@ from sqlalchemy import URL, Connection, Engine, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, IntegrityError
 from sqlalchemy.pool import QueuePool
 
-from bbmmopt.storage.base import StorageError
 from bbmmopt.storage.dialect import Dialect
+from bbmmopt.storage.errors import StorageError
 from bbmmopt.storage.postgres import PostgreSQL
 from bbmmopt.storage.sqlite import SQLiteFile
 

@@ -7,9 +7,9 @@ from pathlib import Path
 import sqlalchemy as sa
 
 from bbmmopt.storage import schema
-from bbmmopt.storage.base import StorageError
 from bbmmopt.storage.checking import damage, disagreements
 from bbmmopt.storage.database import Database
+from bbmmopt.storage.errors import StorageError
 from bbmmopt.storage.finding import Finding
 from bbmmopt.storage.mounts import file_system, network_file_system
 from bbmmopt.storage.sqlite import has_log

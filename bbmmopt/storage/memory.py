@@ -8,8 +8,9 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
-from bbmmopt.storage.base import NumberTaken, Storage, UnknownStudy
+from bbmmopt.storage.base import Storage
 from bbmmopt.storage.clock import LeaseClock
+from bbmmopt.storage.errors import NumberTaken, UnknownStudy
 from bbmmopt.storage.records import Event, Report, StudyRecord
 from bbmmopt.storage.session import Session
 from bbmmopt.trial import Trial, TrialState, from_json, to_json
@@ -79,6 +80,10 @@ class _Study(Session):
     def generation(self) -> int:
         return self.record.generation
 
+    @property
+    def revision(self) -> int:
+        return self._revision
+
     def trial(self, number: int) -> Trial | None:
         return Trial.from_json(self._trials[number][1]) if number in self._trials else None
 
@@ -143,6 +148,14 @@ class _Study(Session):
     def events(self, since: int, most: int | None) -> list[Event]:
         later = [pair for pair in self._events if pair[0].revision > since][:most]
         return [replace(event, detail=from_json(data)) for event, data in later]
+
+    def latest_event(self, kind: str, since: int) -> tuple[Event | None, int]:
+        for event, data in reversed(self._events):
+            if event.revision <= since:
+                break
+            if event.kind == kind:
+                return replace(event, detail=from_json(data)), self._revision
+        return None, self._revision
 
     def _write(self, trial: Trial, kind: str, detail: Mapping[str, Any]) -> None:
         data = trial.to_json()

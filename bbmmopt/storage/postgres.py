@@ -13,8 +13,8 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy import URL, Connection, Engine, create_engine, event
 
-from bbmmopt.storage.base import StorageError
 from bbmmopt.storage.dialect import Dialect
+from bbmmopt.storage.errors import StorageError
 
 # "bbmmopt" as a number: the lock that whoever creates or migrates tables takes.
 _LOCK = int.from_bytes(b"bbmmopt", "big")

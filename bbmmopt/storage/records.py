@@ -57,12 +57,12 @@ class Event:
     Attributes:
         revision: Counts the writes of the study; reports, which are no events, count too.
         time: Seconds since 1970.
-        kind: created, asked, enqueued, added, claimed, reclaimed, told, refused, noted, retried
-            or revised.
+        kind: created, asked, enqueued, added, claimed, reclaimed, told, refused, noted, retried,
+            stopped or revised.
         number: The trial; None where it is about the study.
         worker: Who runs or ran the trial, where that is known.
         detail: What there is to say besides, in JSON types: of "told", the outcome; of "refused",
-            the outcome that came second and was not taken.
+            the outcome that came second and was not taken; of "stopped", the reason.
     """
 
     revision: int

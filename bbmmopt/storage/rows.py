@@ -10,7 +10,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from bbmmopt.storage import schema
-from bbmmopt.storage.base import StorageError
+from bbmmopt.storage.errors import StorageError
 from bbmmopt.storage.outcomes import OUTCOME
 from bbmmopt.storage.records import StudyRecord
 from bbmmopt.trial import Trial, TrialState, dumps, loads

@@ -16,6 +16,11 @@ class Session(ABC):
     def generation(self) -> int:
         """How often the study was revised."""
 
+    @property
+    @abstractmethod
+    def revision(self) -> int:
+        """How often the study was written to."""
+
     @abstractmethod
     def trial(self, number: int) -> Trial | None:
         """A trial, sharing nothing with what is stored; None if there is none."""
@@ -51,6 +56,10 @@ class Session(ABC):
     @abstractmethod
     def add_event(self, kind: str, trial: Trial | None, detail: Mapping[str, Any]) -> None:
         """Write an event by itself."""
+
+    @abstractmethod
+    def latest_event(self, kind: str, since: int) -> tuple[Event | None, int]:
+        """The newest event of a kind that was written after that revision, and the revision now."""
 
     @abstractmethod
     def revise(self, record: StudyRecord) -> None:

@@ -16,10 +16,11 @@ from sqlalchemy.dialects import sqlite
 from sqlalchemy.exc import IntegrityError
 
 from bbmmopt.storage import schema, statements
-from bbmmopt.storage.base import NumberTaken, Storage, StorageError, UnknownStudy
+from bbmmopt.storage.base import Storage
 from bbmmopt.storage.checking import damage, disagreements
 from bbmmopt.storage.clock import LeaseClock
 from bbmmopt.storage.database import Database
+from bbmmopt.storage.errors import NumberTaken, StorageError, UnknownStudy
 from bbmmopt.storage.records import Event, Report, StudyRecord
 from bbmmopt.storage.rows import event_row, read_trials, study_row, trial_row
 from bbmmopt.storage.session import Session
@@ -185,6 +186,10 @@ def _at_most(query: sa.Select[Any], most: int | None) -> sa.Select[Any]:
     return query if most is None else query.limit(most)
 
 
+def _event(row: sa.Row[Any]) -> Event:
+    return Event(row.revision, row.time, row.kind, row.number, row.worker, loads(row.detail))
+
+
 class _SQLSession(Session):
     """A transaction on one study."""
 
@@ -197,6 +202,10 @@ class _SQLSession(Session):
     @property
     def generation(self) -> int:
         return self._generation
+
+    @property
+    def revision(self) -> int:
+        return self._revision
 
     def trial(self, number: int) -> Trial | None:
         if not 0 <= number < 2**63:
@@ -278,10 +287,13 @@ class _SQLSession(Session):
         return found, found[-1].revision if len(found) == most else self._revision
 
     def events(self, since: int, most: int | None) -> list[Event]:
-        return [
-            Event(row.revision, row.time, row.kind, row.number, row.worker, loads(row.detail))
-            for row in self._run(_at_most(statements.EVENTS, most), since=since)
-        ]
+        return [_event(row) for row in self._run(_at_most(statements.EVENTS, most), since=since)]
+
+    def latest_event(self, kind: str, since: int) -> tuple[Event | None, int]:
+        if since == self._revision:
+            return None, since
+        row = self._run(statements.LATEST_EVENT, since=since, of_kind=kind).first()
+        return None if row is None else _event(row), self._revision
 
     def _run(self, statement: sa.Executable, **values: Any) -> sa.CursorResult[Any]:
         return self._connection.execute(statement, {"of_study": self._study, **values})

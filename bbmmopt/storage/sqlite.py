@@ -10,8 +10,8 @@ from urllib.parse import quote, unquote, urlsplit
 
 from sqlalchemy import URL, Connection, Engine, create_engine, event
 
-from bbmmopt.storage.base import StorageError
 from bbmmopt.storage.dialect import Dialect
+from bbmmopt.storage.errors import StorageError
 from bbmmopt.storage.mounts import network_file_system
 
 _JOURNALS = ("wal", "delete")

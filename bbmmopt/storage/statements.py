@@ -55,6 +55,16 @@ PAGE = (
 CHANGES = _later(_trials, COLUMNS)
 REPORTS = _later(schema.reports, list(schema.reports.c))
 EVENTS = _later(schema.events, list(schema.events.c))
+LATEST_EVENT = (
+    sa.select(*schema.events.c)
+    .where(
+        schema.events.c.study == sa.bindparam("of_study"),
+        schema.events.c.revision > sa.bindparam("since"),
+        schema.events.c.kind == sa.bindparam("of_kind"),
+    )
+    .order_by(schema.events.c.revision.desc())
+    .limit(1)
+)
 
 ADD_TRIAL = _trials.insert()
 ADD_REPORT = schema.reports.insert()

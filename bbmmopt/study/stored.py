@@ -33,6 +33,7 @@ from bbmmopt.study.settings import (
     checked_seed,
     with_defaults,
 )
+from bbmmopt.study.stops import Stops
 from bbmmopt.study.tally import Tally
 from bbmmopt.study.warm_start import WarmStart, take_along
 from bbmmopt.trial import Trial, TrialState, UnknownTrial
@@ -129,6 +130,7 @@ class StoredStudy:
         self._generation = record.generation
         self._lock = threading.RLock()
         self._reporter = StudyReporter(self.storage, record)
+        self._stops = Stops(self.storage, study)
         # Trials are read when somebody looks or asks: to tell one of 100,000 needs none of them.
         self._ledger = Ledger(self.storage, study, self._former, record.generation, self._reporter)
         if warm_start is not None:
@@ -272,6 +274,14 @@ class StoredStudy:
     def curves(self) -> Mapping[int, Mapping[int, float]]:
         """What trials reported, {trial number: {step: value}}, those of other processes too."""
         return self._reporter.curves()
+
+    @property
+    def stop_reason(self) -> str | None:
+        """Why to start nothing more: what `stop` was given since this study was opened, here or in
+        another process; None while nobody wants it stopped. `minimize` and `run` look by
+        themselves, a loop of your own may: `while optimizer.stop_reason is None`."""
+        with self._lock:
+            return self._stops.reason()
 
     def events(self, since: int = 0) -> list[Event]:
         """What was written to the study, oldest first: who did what when. Nothing leaves this log.

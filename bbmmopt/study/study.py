@@ -288,6 +288,22 @@ class Study(StoredStudy):
             raise TypeError(f"renew needs the Trial that ask returned; got {trial!r}.")
         return self.storage.renew(self.study, trial.number, worker=trial.worker)
 
+    def stop(self, reason: str = "no more is needed") -> None:
+        """Have the runs of this study end, in whichever process: they finish what they began.
+
+        `minimize` and `run` look for this before they start a trial, `stop_reason` tells other
+        loops. Nothing is locked: a run that begins later begins as always, and `ask` works.
+
+        Args:
+            reason: Why, for the log of events and for whoever started the runs.
+
+        Raises:
+            TypeError: If the reason is no text.
+        """
+        if not isinstance(reason, str) or not reason.strip():
+            raise TypeError(f"the reason to stop is a sentence or a word; got {reason!r}.")
+        self.storage.stop(self.study, reason)
+
     def log_retry(self, trial: Trial | int, reason: str) -> None:
         """Write into the log of events that an attempt went wrong and another follows."""
         self.storage.log_retry(self.study, self._number(trial), reason)

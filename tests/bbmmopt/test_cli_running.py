@@ -96,6 +96,23 @@ def test_a_trial_whose_lease_ran_out_goes_to_whoever_asks_next():
     assert "it is complete" in refused(6, "renew", "study.db", 0, "--worker", "bob")
 
 
+def test_a_study_is_stopped_for_the_runs_that_go_on():
+    create()
+    with Study.open("study.db") as running:
+        assert line("stop", "study.db", "the reactor is down") == {
+            "study": "default",
+            "stopped": "the reactor is down",
+        }
+        assert running.stop_reason == "the reactor is down"
+    assert line("ask", "study.db")["number"] == 0
+    assert "reason to stop" in refused(2, "stop", "study.db", " ")
+    assert [event["kind"] for event in lines("events", "study.db", "--json")] == [
+        "created",
+        "stopped",
+        "asked",
+    ]
+
+
 def test_a_lease_is_renewed_by_its_worker_and_by_reports():
     create()
     line("ask", "study.db", "--worker", "ann", "--lease", 1000)

@@ -143,6 +143,7 @@ OTHERS = {
     "enqueue": ["enqueue", "STORAGE", "--param", "x=1"],
     "renew": ["renew", "STORAGE", "0"],
     "note": ["note", "STORAGE", "0", "by=ann"],
+    "stop": ["stop", "STORAGE"],
     "show": ["show", "STORAGE", "0"],
     "explain": ["explain", "STORAGE", "0"],
     "best": ["best", "STORAGE"],

@@ -21,7 +21,7 @@ from objectives import (
     states,
 )
 
-from bbmmopt import Categorical, Integer, Optimizer, Real, Space
+from bbmmopt import Categorical, Integer, Optimizer, Real, Space, Study
 from bbmmopt.execution import StopRun, maximize, minimize, run
 from bbmmopt.storage import MemoryStorage
 
@@ -204,6 +204,43 @@ def test_a_callback_can_stop_the_run_and_what_is_under_way_is_recorded(workers: 
     result = quiet(objective=together, workers=workers, n_trials=9, callbacks=[stop])
     assert states(result) == ["complete"] * workers
     assert result.stopped == f"stopped by a callback after {workers} of 9 trials: good enough"
+
+
+@pytest.mark.parametrize("workers", [1, 3])
+def test_whoever_stops_the_study_ends_its_runs_and_what_is_under_way_is_recorded(
+    workers: int, tmp_path: Path
+) -> None:
+    barrier = threading.Barrier(workers)
+    path = tmp_path / "study.db"
+
+    def together(x: float, y: float) -> float:
+        if barrier.wait(LONG) == 0:
+            with Study.open(path) as other:
+                other.stop("the reactor is down")
+        barrier.wait(LONG)
+        return bowl(x, y)
+
+    with Study(SPACE, minimize="value", storage=path, seed=1) as before:
+        before.stop("long before the run")
+    result = quiet(objective=together, workers=workers, n_trials=9, storage=path)
+    assert states(result) == ["complete"] * workers
+    ended = f"stopped by request after {workers} of 9 trials: the reactor is down"
+    assert result.stopped == ended
+    assert quiet(workers=workers, n_trials=2, storage=path).stopped == "all 2 trials done"
+
+
+def test_a_loop_of_ones_own_sees_that_it_should_stop() -> None:
+    optimizer = Optimizer(SPACE, minimize="value", seed=1)
+    while optimizer.stop_reason is None:
+        trial = optimizer.ask()
+        optimizer.tell(trial, bowl(**trial.params))
+        if trial.number == 3:
+            optimizer.stop("enough")
+    assert optimizer.stop_reason == "enough"
+    assert len(optimizer.trials) == 4
+    for nothing in ("", " ", None, 3):
+        with pytest.raises(TypeError, match="reason to stop is a sentence"):
+            optimizer.stop(nothing)  # type: ignore[arg-type]
 
 
 def test_a_callback_that_raises_ends_the_run_after_recording() -> None:

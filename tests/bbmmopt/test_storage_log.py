@@ -100,6 +100,21 @@ def test_law_every_write_is_an_event(storage):
     assert storage.check() == []
 
 
+def test_law_a_stop_is_found_by_whoever_waits_for_it_and_by_nobody_later(storage):
+    assert storage.stop_asked("svm", None) == (None, 1)
+    storage.add("svm", Trial(0, {}, RUNNING))
+    reason, seen = storage.stop_asked("svm", 1)
+    assert (reason, seen) == (None, 2)
+    storage.stop("svm", "first \N{SNOWMAN}")
+    storage.stop("svm", "second")
+    storage.add("svm", Trial(1, {}, RUNNING))
+    assert storage.stop_asked("svm", seen) == ("second", 5)
+    assert storage.stop_asked("svm", 3) == ("second", 5)
+    assert storage.stop_asked("svm", 4) == storage.stop_asked("svm", None) == (None, 5)
+    found = [(e.kind, e.number, e.detail) for e in storage.events("svm")]
+    assert found[2] == ("stopped", None, {"reason": "first \N{SNOWMAN}"})
+
+
 def test_law_what_raises_leaves_no_event(storage):
     storage.add("svm", Trial(0, {}, RUNNING))
     before = storage.events("svm")
