@@ -1,4 +1,5 @@
 # make demo   tunes a real model on real data, from a fresh clone
+# make docs   builds the documents into docs/_build/html
 # make test   everything that must hold before a change goes in
 # Needs Python 3.11 or newer and make. Another interpreter: make PYTHON=python3.13 demo
 
@@ -11,7 +12,7 @@ INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c c
 DEMO_READY := $(VENV)/.demo-ready
 TEST_READY := $(VENV)/.test-ready
 
-.PHONY: demo test clean
+.PHONY: demo docs test clean
 
 demo: $(DEMO_READY)
 	$(BIN)/python examples/tune_svm_digits.py
@@ -22,9 +23,13 @@ test: $(TEST_READY)
 	$(BIN)/pyright
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal -m "not alone"
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m alone
+	$(MAKE) docs
+
+docs: $(TEST_READY)
+	OMP_NUM_THREADS=1 $(BIN)/sphinx-build -W --keep-going -q -j 2 docs docs/_build/html
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info
+	rm -rf $(VENV) build dist docs/_build *.egg-info
 
 $(DEMO_READY): pyproject.toml constraints.txt | $(BIN)/python
 	$(INSTALL) -e ".[examples]"

@@ -43,9 +43,11 @@ class TrialAlreadyTold(ValueError):
 class TrialPruned(Exception):
     """Raised by an objective that gives up on a trial; the message says why.
 
-    trial.report(epoch, loss)
-    if trial.should_stop():
-        raise TrialPruned
+        trial.report(epoch, loss)
+        if trial.should_stop():
+            raise TrialPruned
+
+    What it reported until then stays.
     """
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 import bbmmopt
+import bbmmopt.plots
 import surrogate
 from tests.bbmmopt.programs import run, run_forked
 
@@ -317,6 +318,22 @@ def test_the_code_of_the_readme_runs(number, tmp_path):
     run_forked(program, cwd=tmp_path)
 
 
+# The pages of the documents: blocks of ```python run, one after the other as one program; those of
+# other libraries are ```py. Code cells are executed when the documents are built.
+PAGES = [
+    page
+    for page in sorted((ROOT / "docs").rglob("*.md"))
+    if "_build" not in page.parts and code_blocks(page)
+]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=[page.stem for page in PAGES])
+def test_the_code_of_a_page_runs(page, tmp_path):
+    program = tmp_path / "page.py"
+    program.write_text("\n".join(code_blocks(page)))
+    run_forked(program, cwd=tmp_path)
+
+
 # Small arguments for each example: enough trials that the model is fitted too, not only the start.
 EXAMPLES = {
     "acquisition_surface.py": "--trials 12",
@@ -368,6 +385,14 @@ def test_every_public_name_has_a_docstring_of_its_own(package, name):
     text = thing.__doc__ if inspect.isroutine(thing) else vars(thing).get("__doc__")
     # A dataclass without a docstring is given its signature as one.
     assert text and not text.startswith(f"{name}(")
+
+
+def test_every_public_name_is_in_the_reference():
+    pages = "".join(page.read_text() for page in (ROOT / "docs" / "reference").glob("*.md"))
+    there = set(re.findall(r"^\.\. auto\w+:: ([\w.]+)$", pages, flags=re.MULTILINE))
+    named = {f"{package.__name__}.{name}" for package, name in PUBLIC}
+    named |= {f"bbmmopt.plots.{name}" for name in bbmmopt.plots.__all__}
+    assert sorted(named - there) == []
 
 
 @pytest.mark.parametrize("package", [surrogate, bbmmopt], ids=["surrogate", "bbmmopt"])
