@@ -29,6 +29,8 @@ nitpicky = False
 # What a page says is what came out: a cell that raises ends the build.
 nb_execution_mode = "cache"
 nb_execution_raise_on_error = True
+nb_execution_in_temp = True
+nb_execution_show_tb = True
 nb_execution_timeout = 240
 nb_merge_streams = True
 myst_enable_extensions = ["colon_fence", "deflist", "dollarmath"]

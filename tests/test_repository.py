@@ -20,7 +20,7 @@ from tests.bbmmopt.programs import run, run_forked
 ROOT = Path(__file__).resolve().parents[1]
 
 # --------------------------------------------------------------------------------------
-# Imports point one way. Keep this table next to the map of the house in README.md.
+# Imports point one way. Keep this table next to the map of the house in CONTRIBUTING.md.
 # --------------------------------------------------------------------------------------
 
 # Small helpers that every layer of surrogate may import, and that import none of them.
@@ -35,6 +35,7 @@ _TOOLS = {
 
 # What describes a problem and its trials: everything else in bbmmopt may know these.
 _BASE = {
+    "bbmmopt.notebook",
     "bbmmopt.pareto",
     "bbmmopt.perturbation",
     "bbmmopt.prior",
@@ -61,8 +62,9 @@ ALLOWED = {
         "surrogate.tiles",
         *_TOOLS,
     },
-    "bbmmopt.space": set(),
-    "bbmmopt.trial": {"bbmmopt.space"},
+    "bbmmopt.notebook": set(),
+    "bbmmopt.space": {"bbmmopt.notebook"},
+    "bbmmopt.trial": {"bbmmopt.notebook", "bbmmopt.space"},
     "bbmmopt.pareto": set(),
     "bbmmopt.problem": {"bbmmopt.pareto", "bbmmopt.space", "bbmmopt.trial"},
     "bbmmopt.perturbation": {"bbmmopt.problem", "bbmmopt.space"},
@@ -112,6 +114,7 @@ ALLOWED = {
         "bbmmopt.acquisition",
         "bbmmopt.former",
         "bbmmopt.optimizer",
+        "bbmmopt.search",
         "bbmmopt.storage",
         "bbmmopt.study",
         *_BASE,
@@ -153,7 +156,7 @@ LIBRARIES = {
     "pandas": ("bbmmopt/study/tables.py", "bbmmopt/study/stored.py", "bbmmopt/plots/table.py"),
     "optuna": ("bbmmopt/integrations/optuna.py",),
     "sklearn": ("bbmmopt/integrations/sklearn.py",),
-    "ray": ("bbmmopt/integrations/ray.py",),
+    "ray": ("bbmmopt/integrations/ray/",),
     "starlette": ("bbmmopt/dashboard/",),
     "uvicorn": ("bbmmopt/dashboard/",),
     "plotly": ("bbmmopt/dashboard/",),
@@ -322,7 +325,7 @@ def test_the_code_of_the_readme_runs(number, tmp_path):
 # other libraries are ```py. Code cells are executed when the documents are built.
 PAGES = [
     page
-    for page in sorted((ROOT / "docs").rglob("*.md"))
+    for page in [ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
     if "_build" not in page.parts and code_blocks(page)
 ]
 
