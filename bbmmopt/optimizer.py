@@ -13,6 +13,8 @@ import torch
 
 from bbmmopt.devices import DeviceError, told_apart, usable
 from bbmmopt.modelling import Belief, Beliefs
+from bbmmopt.notebook import facts, heading, joined, rounded
+from bbmmopt.space.checks import is_integer
 from bbmmopt.storage import NumberTaken
 from bbmmopt.strategies import (
     Acquisition,
@@ -25,6 +27,7 @@ from bbmmopt.strategies import (
     SpaceExhausted,
     Told,
     acquisition_for,
+    choose,
     predict_risk,
     propose_together,
     remaining_improvement,
@@ -65,6 +68,10 @@ class Recommendation:
     arguments: dict[str, Any]
     value: float
     uncertainty: float
+
+    def _repr_html_(self) -> str:
+        expected = f"{rounded(self.value)} ± {rounded(self.uncertainty)} expected"
+        return joined(heading("Recommendation", expected), facts(self.params))
 
 
 @dataclass(frozen=True)
@@ -351,6 +358,7 @@ class Optimizer(Study):
         *,
         fixed: Mapping[str, Any] | None = None,
         acquisition: str | None = None,
+        number: int | None = None,
         timeout: float | None = None,
         evaluations: int | None = None,
     ) -> Trial:
@@ -362,11 +370,14 @@ class Optimizer(Study):
         Args:
             fixed: As in `ask`.
             acquisition: What the model maximises instead of the study's own acquisition function.
+            number: Of the trial, on which its draws depend; the next one if left out.
             timeout, evaluations: As in `ask`.
 
         Raises:
-            SpaceExhausted, ValueError: As in `ask`.
+            SpaceExhausted, TypeError, ValueError: As in `ask`.
         """
+        if number is not None and (not is_integer(number) or number < 0):
+            raise TypeError(f"number must be an integer from 0 on, a trial's; got {number!r}.")
         columns = self._columns(fixed, where="preview(fixed=…)")
         name, budget = checked_name(acquisition), self._budget(timeout, evaluations, 1)
         strategy = self._strategy
@@ -374,7 +385,7 @@ class Optimizer(Study):
             strategy = replace(strategy, acquisition=name)  # with a model of its own
         with self._lock:
             self._ledger.sync()
-            number = self._ledger.next_number
+            number = self._ledger.next_number if number is None else int(number)
             request = self._request(number, columns, budget)
             with told_apart(self.device, _LOOKING):
                 proposal = strategy.propose(request)
@@ -517,6 +528,15 @@ class Optimizer(Study):
         name = name or self._strategy.acquisition
         with told_apart(self.device, "building the acquisition function"):
             return acquisition_for(name, beliefs, request, self._former.space)
+
+    def acquisition_name(self, name: str | None = None) -> str:
+        """Which one `acquisition` gives: of "auto", the one that suits the problem and the data.
+
+        Args:
+            name: As there.
+        """
+        name = name or self._strategy.acquisition
+        return choose(self.beliefs(), self._guide)[0] if name == "auto" else name
 
     # ------------------------------------------------------------------------------ inside
 

@@ -7,6 +7,7 @@ hypervolume of some values is the volume of all that lies between them and a ref
 
 from __future__ import annotations
 
+import math
 from bisect import bisect_left
 from collections.abc import Sequence
 
@@ -115,6 +116,44 @@ def infer_reference_point(Y: np.ndarray) -> np.ndarray:
     for instead in (np.ptp(Y, axis=0), np.abs(nadir), 1.0):
         spread = np.where(spread > 0, spread, instead)
     return np.minimum(nadir - 0.1 * spread, np.nextafter(nadir, -np.inf))
+
+
+def attainment_surface(Ys: Sequence[np.ndarray], share: float) -> np.ndarray:
+    """Corners (c, 2) of what at least this share of S sets of values attains, ascending.
+
+    A set attains z if one of its values is at least z in both objectives; what a share of the sets
+    attains is the union of all up to a corner, ∪ (-∞, corner].
+
+    Source: Grunert da Fonseca, Fonseca & Hall (2001), "Inferential performance assessment of
+    stochastic optimisers and the attainment function", EMO 2001, for the attainment function; of
+    fronts drawn from Gaussian processes, Binois, Ginsbourger & Roustant (2015), "Quantifying
+    uncertainty on Pareto fronts with Gaussian process conditional simulations", European Journal
+    of Operational Research 243(2).
+
+    Args:
+        Ys: The sets, each (n, 2) with its own n, larger being better; an empty one attains nothing.
+        share: Above 0, at most 1.
+
+    Raises:
+        ValueError: If there are no sets, one is not (n, 2), or the share is out of range.
+    """
+    Ys = [_rows(Y) for Y in Ys]
+    if not Ys or any(Y.shape[1] != 2 for Y in Ys):
+        shapes = [Y.shape for Y in Ys]
+        raise ValueError(f"attainment needs sets of values (n, 2), at least one; got {shapes}.")
+    if not 0 < share <= 1:
+        raise ValueError(f"share must be above 0 and at most 1; got {share!r}.")
+    x = np.unique(np.concatenate([Y[:, 0] for Y in Ys]))
+    heights = np.full((len(Ys), len(x)), -np.inf)  # the most of the second that goes with x
+    for height, Y in zip(heights, Ys, strict=True):
+        Y = Y[np.argsort(Y[:, 0])]
+        most = np.append(np.maximum.accumulate(Y[::-1, 1])[::-1], -np.inf)
+        height[:] = most[np.searchsorted(Y[:, 0], x)]
+    count = math.ceil(share * len(Ys) - 1e-9)  # of sets; 0.9 * 10 is not above 9
+    heights.partition(len(Ys) - count, axis=0)
+    corners = np.stack([x, heights[len(Ys) - count]], axis=1)
+    corners = corners[np.isfinite(corners).all(axis=1)]
+    return corners[pareto_front_of(corners)]
 
 
 def _rows(Y: np.ndarray) -> np.ndarray:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, fields
 from enum import StrEnum
 from typing import Any, Protocol
 
+from bbmmopt.notebook import facts, folded, heading, joined, moment, rounded, verbatim
 from bbmmopt.space.checks import no_number, shown
 
 
@@ -160,6 +161,29 @@ class Trial:
         another worker took it over. Then raise TrialPruned, or tell(trial, pruned=…).
         """
         return self._reporter("should_stop").should_stop(self.number) is not None
+
+    def _repr_html_(self) -> str:
+        errors = {n: f" ± {rounded(e)}" for n, e in self.standard_errors.items() if e is not None}
+        values = {n: rounded(v) + errors.get(n, "") for n, v in (self.values or {}).items()}
+        told = values | {name: rounded(value) for name, value in self.constraints.items()}
+        reason = (self.reason or "").strip()
+        return joined(
+            heading(f"Trial {self.number}", self.state),
+            facts(self.params),
+            facts(told),
+            folded(reason.splitlines()[-1], verbatim(reason)) if "\n" in reason else None,
+            facts(
+                {
+                    "reason": None if "\n" in reason else reason,
+                    "chosen by": self.origin.get("phase"),
+                    "worker": self.worker,
+                    "started": moment(self.started),
+                    "finished": moment(self.finished),
+                    "seconds": None if self.duration is None else rounded(self.duration),
+                    **self.attrs,
+                }
+            ),
+        )
 
     def _reporter(self, what: str) -> Reporter:
         if self.reporter is None:

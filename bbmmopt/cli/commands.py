@@ -6,6 +6,7 @@ import click
 
 import bbmmopt
 from bbmmopt.cli.creating import create
+from bbmmopt.cli.dashboard import dashboard
 from bbmmopt.cli.doctor import doctor
 from bbmmopt.cli.errors import Commands, debug_option
 from bbmmopt.cli.exporting import export
@@ -64,6 +65,6 @@ def main(context: click.Context) -> None:
 
 for _command in (
     *(create, extend, ask, report, tell, add, enqueue, renew, note, stop),
-    *(show, explain, best, trials, plot, export, events, studies, doctor),
+    *(show, explain, best, trials, plot, dashboard, export, events, studies, doctor),
 ):
     main.add_command(_command)

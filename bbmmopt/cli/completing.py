@@ -11,10 +11,11 @@ from itertools import islice
 import click
 from click.shell_completion import CompletionItem
 
-from bbmmopt.cli.opening import VARIABLE, file_of, is_no_path
+from bbmmopt.cli.opening import VARIABLE, is_no_path
 from bbmmopt.problem import Problem
 from bbmmopt.space import Categorical, Ordinal
 from bbmmopt.storage import Storage, StorageError, StudyRecord
+from bbmmopt.storage.places import file_of
 from bbmmopt.trial import TrialState
 
 _MOST = 100  # more than anybody looks through

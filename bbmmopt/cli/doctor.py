@@ -13,10 +13,10 @@ import click
 import bbmmopt
 from bbmmopt.cli.arguments import StudyCommand, on_storage
 from bbmmopt.cli.errors import UNWELL, Failure
-from bbmmopt.cli.opening import file_of
 from bbmmopt.cli.output import print_findings, print_json
 from bbmmopt.storage import Storage, StorageError, StudyRecord
 from bbmmopt.storage.finding import Finding
+from bbmmopt.storage.places import file_of
 from bbmmopt.study.settings import VERSION
 from bbmmopt.study.tables import each_event, each_trial
 from bbmmopt.trial import Trial, TrialState

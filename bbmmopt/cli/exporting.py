@@ -71,20 +71,20 @@ def export(
     if curves and events:
         raise click.UsageError("--curves and --events are two exports.")
     form = form or _form_of(output)
-    with stored(where, study) as (storage, name, problem), _target(output) as file:
+    with stored(where, study) as (storage, name, problem), target(output) as file:
         if curves:
             points = each_curve_point(storage, name)
             rows = (dict(zip(CURVE_COLUMNS, point, strict=True)) for point in points)
-            _write(file, form, CURVE_COLUMNS, rows)
+            write_rows(file, form, CURVE_COLUMNS, rows)
         elif events:
             rows = (
                 vars(event) | {"time": moment(event.time)} for event in each_event(storage, name)
             )
-            _write(file, form, EVENT_COLUMNS, rows)
+            write_rows(file, form, EVENT_COLUMNS, rows)
         elif form == "csv":
-            _write(file, form, _columns(storage, name, problem), _rows(storage, name))
+            write_rows(file, form, _columns(storage, name, problem), _rows(storage, name))
         else:
-            _write(file, form, (), map(_full, each_trial(storage, name)))
+            write_rows(file, form, (), map(_full, each_trial(storage, name)))
 
 
 def _form_of(output: str) -> str:
@@ -108,7 +108,7 @@ def _full(trial: Trial) -> dict[str, Any]:
 
 
 @contextmanager
-def _target(output: str) -> Iterator[IO[str]]:
+def target(output: str) -> Iterator[IO[str]]:
     """A stream to write to; a file takes its name only when all was written."""
     if output != "-" and _is_storage(output):
         raise Failure(f"{output} is a storage, which would be lost: give another FILE.", BAD_INPUT)
@@ -140,7 +140,7 @@ def _is_storage(output: str) -> bool:
         return file.read(15) == b"SQLite format 3"
 
 
-def _write(
+def write_rows(
     file: IO[str], form: str, columns: Sequence[str], rows: Iterable[Mapping[str, Any]]
 ) -> None:
     if form == "csv":

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from bbmmopt.cli.errors import BAD_INPUT, NO_STUDY, Failure, bad_input
 from bbmmopt.problem import Problem
 from bbmmopt.storage import Storage, StudyRecord, open_storage
+from bbmmopt.storage.places import file_of
 from bbmmopt.trial import Trial
 
 if TYPE_CHECKING:
@@ -105,16 +106,6 @@ def optimizer_of(where: str, study: str | None, device: str = "cpu") -> Iterator
 def trials_of(storage: Storage, study: str) -> list[Trial]:
     """All trials of a study, by number."""
     return sorted(storage.changes(study)[0], key=lambda trial: trial.number)
-
-
-def file_of(where: str) -> Path | None:
-    """The file that a path or an SQLite URL means; None for a database server."""
-    if "://" not in where:
-        return Path(os.path.expanduser(where))
-    match = re.fullmatch(r"sqlite(?:\+\w+)?:///([^?]+)(\?.*)?", where)
-    if match is None or "uri=" in (match[2] or ""):
-        return None
-    return Path(os.path.expanduser(match[1]))
 
 
 def named(where: str) -> str:

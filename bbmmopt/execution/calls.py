@@ -257,8 +257,9 @@ def run(
             noticed at once, without. One worker runs in a thread of its own then.
         catch: Exceptions that make a failed trial and let the run go on; () for none.
         progress: True shows the trials done, the best value, failures and time left: a live bar
-            on a terminal, lines elsewhere. None shows it on a terminal. False prints nothing,
-            not even how to resume after Ctrl-C. All goes to stderr.
+            on a terminal and in a notebook, lines elsewhere. None shows it on a terminal and in a
+            notebook. False prints nothing, not even how to resume after Ctrl-C. All goes to stderr,
+            but for the bar in a notebook, an output of the cell.
         callbacks: Called as callback(optimizer, trial) after each trial was recorded, in the
             calling thread. May raise StopRun.
 

@@ -1,11 +1,21 @@
-"""What a run shows while it goes on: a live bar, lines for a log, or nothing. All on stderr."""
+"""What a run shows while it goes on: a live bar, lines for a log, or nothing.
+
+On stderr; in a notebook, as an output of the cell.
+"""
 
 import math
 import os
+import secrets
 import sys
+import threading
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
+from html import escape
+from typing import Any
+
+_EVERY = 0.25  # seconds between two looks of a notebook's output
 
 
 @dataclass(frozen=True)
@@ -156,6 +166,72 @@ class Live(Silent):
         self._bar.console.print(text, markup=False, highlight=False, soft_wrap=True)
 
 
+class InNotebook(Quiet):
+    """One output under the cell, replaced in place; no widgets needed.
+
+    Args:
+        show: What displays an object under an identity, and replaces it: IPython's `display`.
+    """
+
+    active = True
+
+    def __init__(self, show: Callable[..., Any]) -> None:
+        self._display, self._identity = show, f"bbmmopt-{secrets.token_hex(8)}"
+        self._words, self._shown = _Words(), ""
+        self._turn, self._ended = threading.Lock(), threading.Event()
+        self._clock = threading.Thread(target=self._tick, daemon=True)
+
+    def __enter__(self) -> "InNotebook":
+        self._clock.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._ended.set()
+        self._clock.join()
+        self._words.note = ""
+        self._draw()
+
+    def show(self, status: Status) -> None:
+        self._words.status = status
+        if not self._shown:
+            self._draw()
+
+    def note(self, text: str) -> None:
+        self._words.note = text  # the clock will show it
+
+    def _tick(self) -> None:
+        """Replace the output a few times a second, however fast the trials are."""
+        while not self._ended.wait(_EVERY):
+            self._draw()
+
+    def _draw(self) -> None:
+        with self._turn:
+            content = _Bar(self._words.status, str(self._words))
+            if content.text != self._shown:
+                update = bool(self._shown)
+                self._shown = content.text
+                self._display(content, display_id=self._identity, update=update)
+
+
+class _Bar:
+    """How far a run has come, for those who show HTML and for those who do not."""
+
+    def __init__(self, status: Status | None, words: str) -> None:
+        self.text = words
+        self._bar = ""
+        if status is not None:
+            known = status.total < math.inf
+            of = f"{status.done}/{status.total}" if known else str(status.done)
+            self.text = f"{of}  {words}"
+            self._bar = f'<progress value="{status.done}" max="{status.total}"></progress> ' * known
+
+    def __repr__(self) -> str:
+        return self.text
+
+    def _repr_html_(self) -> str:
+        return f"<div>{self._bar}{escape(self.text)}</div>"
+
+
 class _Words:
     """The words after the bar, as of the moment they are formatted."""
 
@@ -173,10 +249,22 @@ class _Words:
         return str(self)
 
 
+def notebook_display() -> Callable[..., Any] | None:
+    """What displays an object in a notebook; None elsewhere, in IPython on a terminal too."""
+    if "IPython" not in sys.modules:  # nor is there a notebook
+        return None
+    from IPython import get_ipython
+    from IPython.display import display
+
+    return None if getattr(get_ipython(), "kernel", None) is None else display
+
+
 def make_display(progress: bool | None, total: float) -> Silent:
     """What `progress=` asks for."""
     if progress is False:
         return Silent()
+    if (show := notebook_display()) is not None:
+        return InNotebook(show)
     if sys.stderr is not None and sys.stderr.isatty():
         return Live(total)
     return Lines() if progress else Quiet()

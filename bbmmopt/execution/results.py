@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from bbmmopt.notebook import facts, heading, joined
+from bbmmopt.study.html import study_html
 from bbmmopt.trial import Trial, TrialState
 
 if TYPE_CHECKING:
@@ -38,6 +40,22 @@ class RunResult:
     seconds: float
     stopped: str
     idle: float = 0.0
+
+    def _repr_html_(self) -> str:
+        ended = [
+            f"{number} {state}" for state in TrialState if (number := count(self.trials, state))
+        ]
+        return joined(
+            heading("Run", self.stopped),
+            facts(
+                {
+                    "trials of this run": ", ".join(ended) or "none",
+                    "seconds": f"{self.seconds:.4g}",
+                    "workers idle": f"{self.idle:.0%}",
+                }
+            ),
+            study_html(self.optimizer),
+        )
 
     @property
     def best(self) -> Trial:

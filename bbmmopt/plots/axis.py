@@ -17,7 +17,7 @@ from matplotlib.ticker import (
     StrMethodFormatter,
 )
 
-from bbmmopt.plots.style import plain, short, width
+from bbmmopt.plots.style import fit_letters, letters, plain, short, width
 from bbmmopt.space import Integer, Real, Space
 from bbmmopt.space.parameters import Parameter
 
@@ -70,6 +70,10 @@ class Axis:
         middles = np.sqrt(v[1:] * v[:-1]) if self.log else 0.5 * (v[1:] + v[:-1])
         return np.concatenate([v[:1], middles, v[-1:]])
 
+    def values_at(self, units: np.ndarray) -> np.ndarray:
+        """Where places in [0, 1] lie in the picture, shape (m,), of a parameter of numbers."""
+        return np.array([float(self.parameter.from_unit(u)) for u in units])
+
     def coordinate(self, value: Any, number: int | None = None) -> float:
         """Where a value of the parameter lies.
 
@@ -89,10 +93,11 @@ class Axis:
         scale = "log" if self.log else "linear"
         ax.set(**{f"{side}scale": scale, f"{side}lim": (low, high)})
         ax.set(**{f"{side}label": plain(self.name)})
+        fit_letters(ax)
         axis = ax.xaxis if side == "x" else ax.yaxis
         if self.labels is not None:
             every = math.ceil(len(self.labels) / (24 if side == "y" else _TICKS))
-            room = width(ax) / 6.5 * every / len(self.labels)  # characters
+            room = width(ax) / (0.65 * letters(ax)) * every / len(self.labels)  # characters
             most = 24 if side == "y" else min(24, max(3, int(room)))
             texts = [plain(short(label, most)) for label in self.labels]
             axis.set_ticks(np.arange(len(texts))[::every], texts[::every])

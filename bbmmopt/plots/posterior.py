@@ -1,58 +1,101 @@
-"""plot_posterior: what the model believes of the objective."""
+"""plot_posterior: what the model believes of an objective or a constraint."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
 from typing import Any, Literal, get_args
 
 import numpy as np
 from matplotlib.axes import Axes
 
-from bbmmopt.modelling import Belief, one_thread
 from bbmmopt.optimizer import Optimizer
-from bbmmopt.plots.marks import by_kind, draw_marks, hidden_note
-from bbmmopt.plots.slices import Slice, in_chunks, make_slice, need_complete
+from bbmmopt.plots.believed import Believed, believed_of
+from bbmmopt.plots.marks import draw_marks, hidden_note
+from bbmmopt.plots.outputs import output_of
+from bbmmopt.plots.regions import draw_chance, draw_forbidden, draw_level
+from bbmmopt.plots.slices import make_slice, need_complete
+from bbmmopt.plots.source import Source, modelled
 from bbmmopt.plots.style import (
     BANDS,
     BLACK,
     BLUE,
+    VERMILION,
     axes_or_new,
     check_axes,
     place_legend,
     plain,
     tidy,
     title,
+    upright,
 )
 from bbmmopt.plots.surface import Range, draw_curve, draw_surface
+from bbmmopt.plots.table import Table
+from bbmmopt.space.checks import is_integer
 from bbmmopt.trial import Trial
 
 Quantity = Literal["mean", "std"]
 
-_CUT = 0.1  # the share of a surface with the worst values, which may get one colour
+_MOST_SAMPLES = 1000
 
 
-def plot_posterior(
-    optimizer: Optimizer,
+def posterior_data(
+    study: Source,
     x: str | None = None,
     y: str | None = None,
     *,
+    name: str | None = None,
+    fixed: Mapping[str, Any] | None = None,
+    samples: int = 0,
+) -> Table:
+    """What `plot_posterior` draws: "params.X", "params.Y" of a surface, "median", and bands.
+
+    The bands are "low_68", "high_68", "low_95" and "high_95"; functions drawn from the belief are
+    "sample_0", "sample_1" … Rows, and the columns "allowed" and "chance", are as in
+    `acquisition_data`.
+
+    Args:
+        study, x, y, name, fixed, samples: As in `plot_posterior`.
+
+    Returns:
+        A table; of its facts, `x` and `y` are the parameters, `held` the others' values, `name` the
+        output, and `bound` what it is compared with if it is a constraint.
+
+    Raises:
+        NoCompleteTrial, ValueError, TypeError: As `plot_posterior`.
+    """
+    with modelled(study) as optimizer:
+        return _believed(optimizer, x, y, name, fixed, samples).table()
+
+
+def plot_posterior(
+    study: Source,
+    x: str | None = None,
+    y: str | None = None,
+    *,
+    name: str | None = None,
     fixed: Mapping[str, Any] | None = None,
     quantity: Quantity = "mean",
+    samples: int = 0,
     ax: Axes | None = None,
     legend: bool = True,
 ) -> Axes:
     """Draw what the model expects, over one parameter (with error bands) or two (a surface).
 
     In the user's units and sign: the median, which is the mean where the targets are not warped,
-    and the bands that hold the objective itself, noise of a measurement not included, with 68 and
-    95 % probability (one and two standard deviations). Trials off the slice are drawn fainter.
+    and the bands that hold the output itself, noise of a measurement not included, with 68 and
+    95 % probability (one and two standard deviations). Trials off the slice are drawn fainter;
+    those that were stopped early stand at what they were forecast to end with. Of a constraint the
+    bound is drawn too: a line, on a surface a dashed one. Where parameters vary in use, this is
+    still what exact ones give; `plot_acquisition` of "mean" is what their variation is expected to.
 
     Args:
-        optimizer: The run; at least one trial is complete.
-        x, y, fixed: What to draw and what to hold: as in `plot_acquisition`.
+        study: As in `plot_acquisition`.
+        x, y, fixed: What to draw and what to hold: as there.
+        name: An objective or a constraint; may be left out where there is one objective.
         quantity: "mean": what is expected, with bands on a curve. "std": how uncertain that is, as
             half the width of the 68 % band.
+        samples: How many functions that are drawn from the belief to add to a curve; they follow
+            from the study's seed.
         ax: Where to draw; a new figure if left out.
         legend: Whether to explain the marks.
 
@@ -61,172 +104,159 @@ def plot_posterior(
 
     Raises:
         NoCompleteTrial: If no trial is complete.
-        ValueError, TypeError: As in `plot_acquisition`. Nothing was drawn then.
+        ValueError, TypeError: As in `plot_acquisition`; or if `name` is no output. Nothing was
+            drawn then.
     """
     check_axes(ax)
     if quantity not in get_args(Quantity):
         raise ValueError(f'quantity must be "mean" or "std"; got {quantity!r}.')
-    trials = optimizer.trials
-    belief = optimizer.belief()
-    need_complete(optimizer, trials, "plot_posterior")
-    where = make_slice(optimizer, belief.lengthscales.numpy(), x, y, fixed, trials)
-    bands = _bands(optimizer, belief, where)
-    objective = optimizer.problem.objectives[0]
-
+    if quantity == "std" and samples:
+        raise ValueError('samples go with quantity="mean": a curve of what is expected.')
+    with modelled(study) as optimizer:
+        believed = _believed(optimizer, x, y, name, fixed, samples)
     ax = axes_or_new(ax)
-    kinds = by_kind(trials)
-    best = optimizer.problem.best_of(trials)
-    if best is not None:
-        kinds["observed"].remove(best)
-        kinds["best"] = [best]
-    hidden: list[Trial] = []
-    if where.y is None and quantity == "mean":
-        valued = {kind: kinds.pop(kind) for kind in ("observed", "best") if kind in kinds}
-        _draw_bands(ax, where, bands, objective.name, valued)
-        ax.set_ylabel(plain(objective.name + _cut_note(optimizer, belief)))
-        hidden += draw_marks(ax, where, valued, lambda t: (t.values or {})[objective.name])
-    elif where.y is None:
-        most = min(bands.half_width.max(), bands.observed)
-        draw_curve(ax, where, bands.half_width, bottom=0.0, label=_half(objective.name))
-        ax.set_ylim(-0.12 * most, 1.1 * most)
-    elif quantity == "mean":
-        # Bright is good in both directions.
-        cmap = "cividis_r" if objective.direction == "minimize" else "cividis"
-        limits = _limits(bands, good_is_low=objective.direction == "minimize")
-        label = objective.name + _cut_note(optimizer, belief)
-        draw_surface(ax, where, bands.middle, limits, cmap=cmap, label=label)
-    else:
-        limits = Range.of(bands.half_width, high=bands.observed)
-        draw_surface(ax, where, bands.half_width, limits, cmap="magma", label=_half(objective.name))
-    hidden += draw_marks(ax, where, kinds)
+    hidden = draw_believed(ax, believed, quantity)
     what = "Posterior" if quantity == "mean" else "Uncertainty"
-    count = len(belief.data.y)
     title(
         ax,
-        plain(f"{what} of {objective.name} after {count} trial{'s' * (count != 1)}"),
-        held=where.held,
-        note=hidden_note(where, hidden),
+        plain(
+            f"{what} of {believed.output.name} after {believed.count} "
+            f"trial{'s' * (believed.count != 1)}"
+        ),
+        held=believed.where.held,
+        note="\n".join(
+            [*believed.where.notes, *believed.notes, *hidden_note(believed.where, hidden)]
+        ),
     )
     if legend:
         place_legend(ax)
     return ax
 
 
-@dataclass(frozen=True)
-class _Bands:
-    """Quantiles of the belief over a slice, in the user's units and sign, each of its shape.
+def _believed(
+    optimizer: Optimizer,
+    x: str | None,
+    y: str | None,
+    name: str | None,
+    fixed: Mapping[str, Any] | None,
+    samples: int,
+) -> Believed:
+    if not is_integer(samples) or not 0 <= samples <= _MOST_SAMPLES:
+        raise ValueError(
+            f"samples must be an integer from 0 to {_MOST_SAMPLES}, how many functions to draw; "
+            f"got {samples!r}."
+        )
+    trials = optimizer.trials
+    need_complete(optimizer, trials, "plot_posterior")
+    output = output_of(optimizer, name)
+    where = make_slice(optimizer, output.belief.lengthscales.numpy(), x, y, fixed, trials)
+    if samples and where.y is not None:
+        raise ValueError(
+            f"samples are drawn on curves; leave y={where.y.name!r} out, or samples."
+            if y is not None
+            else f"samples are drawn on curves: give x alone, such as x={where.x.name!r}."
+        )
+    return believed_of(optimizer, output, where, int(samples))
 
-    Attributes:
-        middle: The median.
-        inner: Ends of the 68 % band, the lower one first.
-        outer: Ends of the 95 % band.
-        least, most: The smallest and the largest value observed.
+
+def draw_believed(
+    ax: Axes,
+    believed: Believed,
+    quantity: Quantity = "mean",
+    *,
+    limits: Range | None = None,
+) -> list[Trial]:
+    """Draw the belief, the regions and the marks.
+
+    Args:
+        ax: Where to draw.
+        believed: What to draw.
+        quantity: "mean" or "std".
+        limits: The values that the scale tells apart; left out, those there are.
+
+    Returns:
+        The trials that have no place in the picture.
     """
-
-    middle: np.ndarray
-    inner: tuple[np.ndarray, np.ndarray]
-    outer: tuple[np.ndarray, np.ndarray]
-    least: float
-    most: float
-
-    @property
-    def half_width(self) -> np.ndarray:
-        """Half of the 68 % band: the standard deviation of a normal distribution."""
-        return 0.5 * (self.inner[1] - self.inner[0])
-
-    @property
-    def observed(self) -> float:
-        """How far the observed values spread; at least a little."""
-        return (self.most - self.least) or max(1e-3 * abs(self.most), 1e-300)
-
-
-def _bands(optimizer: Optimizer, belief: Belief, where: Slice) -> _Bands:
-    """Mean ± 0, 1, 2 std in model units, taken to the user's units.
-
-    Not `belief.predict`: where the model warps its targets, a long tail of what is possible makes
-    the mean and the standard deviation in user's units useless, or infinite. Quantiles go through
-    any monotone map unharmed, and are mean ± k std where nothing is warped.
-    """
-    with one_thread():
-        parts = in_chunks(belief.marginals, where.rows())
-    mean, std = (np.concatenate(part).reshape(where.shape) for part in zip(*parts, strict=True))
-    problem = optimizer.problem
-
-    def in_user_units(z: np.ndarray) -> np.ndarray:
-        return problem.from_model([belief.transform.inverse(z)])[problem.names[0]]
-
-    def ends(k: int) -> tuple[np.ndarray, np.ndarray]:
-        low, high = in_user_units(mean - k * std), in_user_units(mean + k * std)
-        return np.minimum(low, high), np.maximum(low, high)
-
-    values = problem.from_model([belief.data.y])[problem.names[0]]
-    return _Bands(in_user_units(mean), ends(1), ends(2), float(values.min()), float(values.max()))
-
-
-def _cut_note(optimizer: Optimizer, belief: Belief) -> str:
-    """From where on the model does not tell bad values apart, if it saw such values."""
-    cut = float(getattr(belief.transform, "low", -np.inf))
-    if not len(belief.data.y) or belief.data.y.min() >= cut:
-        return ""
-    problem = optimizer.problem
-    value = problem.from_model([cut])[problem.names[0]]
-    side = "above" if problem.objectives[0].direction == "minimize" else "below"
-    return f"\n(the model takes values {side} {value:.3g} as {value:.3g})"
-
-
-def _half(name: str) -> str:
-    return f"half of the 68 % band of {name}"
-
-
-def _limits(bands: _Bands, *, good_is_low: bool) -> Range:
-    """The colours of a surface: without the worst tenth, if that takes more than half of them."""
-    low, high = bands.least - bands.observed, bands.most + bands.observed
-    whole = Range.of(bands.middle, low=low, high=high)
-    if good_is_low:
-        cut = Range.of(bands.middle, low=low, high=min(high, np.quantile(bands.middle, 1 - _CUT)))
+    where, output, bound = believed.where, believed.output, believed.bound
+    widths = f"half of the 68 % band of {output.name}"
+    heights: Mapping[int, float] = {}
+    if where.y is None and quantity == "mean":
+        heights = believed.heights
+        ax.set_ylim(*(view(believed) if limits is None else (limits.low, limits.high)))
+        _draw_bands(ax, believed)
+        ax.set_ylabel(upright(ax, output.name))
+        if bound is not None:
+            look = {"color": VERMILION, "linewidth": 1.4, "linestyle": "--", "zorder": 1.9}
+            ax.axhline(bound, label=believed.limit, **look)
+    elif where.y is None:
+        most = min(where.possible(believed.half_width).max(), believed.observed)
+        draw_curve(ax, where, believed.half_width, bottom=0.0, label=widths)
+        ax.set_ylim(-0.12 * most, 1.1 * most)
+    elif quantity == "mean":
+        # Bright is good in both directions.
+        cmap = "cividis_r" if output.good_is_low else "cividis"
+        limits = limits or believed.limits()
+        draw_surface(ax, where, believed.middle, limits, cmap=cmap, label=output.name)
+        if bound is not None and believed.middle.min() < bound < believed.middle.max():
+            draw_level(ax, where, believed.middle, bound, believed.limit)
     else:
-        cut = Range.of(bands.middle, low=max(low, np.quantile(bands.middle, _CUT)), high=high)
-    return cut if cut.high - cut.low < 0.5 * (whole.high - whole.low) else whole
+        limits = limits or Range.of(where.possible(believed.half_width), high=believed.observed)
+        draw_surface(ax, where, believed.half_width, limits, cmap="magma", label=widths)
+    if believed.chance is not None and bound is None:
+        draw_chance(ax, where, believed.chance)
+    draw_forbidden(ax, where)
+    return draw_marks(ax, where, believed.kinds, heights)
 
 
-def _draw_bands(
-    ax: Axes, where: Slice, bands: _Bands, name: str, kinds: Mapping[str, Sequence[Trial]]
-) -> None:
+def _draw_bands(ax: Axes, believed: Believed) -> None:
     """The median within its bands, whiskers over categories; and errors that were told."""
     tidy(ax)
-    ax.set_ylim(*_view(where, bands, name, [t for group in kinds.values() for t in group]))
-    x, middle = where.x.values, bands.middle
+    where, x, middle = believed.where, believed.where.x.values, believed.middle
     for (lower, upper), colour, width, label in (
-        (bands.outer, BANDS[0], 0.18, "95 % band"),
-        (bands.inner, BANDS[1], 0.36, "68 % band"),
+        (believed.outer, BANDS[0], 0.18, "95 % band"),
+        (believed.inner, BANDS[1], 0.36, "68 % band"),
     ):
         if where.x.categorical:
             ax.bar(x, upper - lower, bottom=lower, color=colour, width=width, label=label)
         else:
             ax.fill_between(x, lower, upper, color=colour, linewidth=0, label=label)
+    for i, sample in enumerate(believed.samples):
+        label = "drawn from the model" if i == 0 else "_drawn"
+        look = {"color": BLUE, "alpha": 0.55, "label": label}
+        if where.x.categorical:
+            ax.plot(x, sample, linestyle="", marker="_", markersize=9, **look)
+        else:
+            ax.plot(x, sample, linewidth=0.8, **look)
     if where.x.categorical:
         ax.grid(False, axis="x")
         ax.hlines(middle, x - 0.25, x + 0.25, color=BLUE, linewidth=2, label="median")
     else:
         dots = {"marker": "o", "markersize": 3} if where.x.cells else {}
         ax.plot(x, middle, color=BLUE, linewidth=1.8, label="median", **dots)
-    _draw_errors(ax, where, name, kinds)
+    _draw_errors(ax, believed)
     where.x.dress(ax, "x")
 
 
-def _view(where: Slice, bands: _Bands, name: str, trials: Sequence[Trial]) -> tuple[float, float]:
+def view(believed: Believed) -> tuple[float, float]:
     """Limits that show the median and the trials on the slice whole, and other things in part.
 
     A band may reach to infinity, and most trials may lie far off the slice: room is made for them
     as far as that leaves the curve visible.
     """
+    where, heights = believed.where, believed.heights
+    trials = [t for group in believed.kinds.values() for t in group if t.number in heights]
     shown = [trial for trial in trials if where.shows(trial.params)]
-    on = [(t.values or {})[name] for t in shown if where.contains(t.params)]
-    everything = [(t.values or {})[name] for t in shown]
-    low, high = min([bands.middle.min(), *on]), max([bands.middle.max(), *on])
-    otherwise = float(np.median(bands.outer[1] - bands.outer[0]))  # where nothing varies
+    on = [heights[t.number] for t in shown if where.contains(t.params)]
+    everything = [heights[t.number] for t in shown]
+    middle = where.possible(believed.middle)
+    low, high = min([middle.min(), *on]), max([middle.max(), *on])
+    lower, upper = (where.possible(band) for band in believed.outer)
+    otherwise = float(np.median(upper - lower))  # where nothing varies
+    if believed.bound is not None:
+        low = min(low, max(believed.bound, low - believed.observed))
+        high = max(high, min(believed.bound, high + believed.observed))
     for lowest, highest, share in (
-        (bands.outer[0].min(), bands.outer[1].max(), 0.7),
+        (lower.min(), upper.max(), 0.7),
         (min(everything, default=low), max(everything, default=high), 0.5),
     ):
         span = (high - low) or otherwise
@@ -236,21 +266,22 @@ def _view(where: Slice, bands: _Bands, name: str, trials: Sequence[Trial]) -> tu
     return float(low - 2 * pad), float(high + pad)  # below, room for marks on the edge
 
 
-def _draw_errors(ax: Axes, where: Slice, name: str, kinds: Mapping[str, Sequence[Trial]]) -> None:
+def _draw_errors(ax: Axes, believed: Believed) -> None:
     """The standard errors that were told, of trials on the slice."""
+    where = believed.where
     trials = [
         trial
-        for group in kinds.values()
+        for group in believed.kinds.values()
         for trial in group
-        if trial.standard_errors.get(name)
+        if trial.number in believed.errors
         and where.shows(trial.params)
         and where.contains(trial.params)
     ]
     if trials:
         ax.errorbar(
             where.place(trials)[0],
-            [(trial.values or {})[name] for trial in trials],
-            [trial.standard_errors[name] or 0.0 for trial in trials],
+            [believed.heights[trial.number] for trial in trials],
+            [believed.errors[trial.number] for trial in trials],
             fmt="none",
             ecolor=BLACK,
             elinewidth=1.0,

@@ -12,16 +12,21 @@ from dataclasses import dataclass
 from typing import Any
 
 import matplotlib.pyplot as plt
+import numpy as np
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.collections import PathCollection
+from matplotlib.font_manager import FontProperties
 from matplotlib.lines import Line2D
 from matplotlib.transforms import Bbox, ScaledTranslation, TransformedBbox
 
 BLACK, BLUE, SKY = "#1a1a1a", "#0072B2", "#56B4E9"
 ORANGE, VERMILION = "#E69F00", "#D55E00"
+GREEN, PURPLE = "#009E73", "#CC79A7"
+GREY = "#767676"
 BANDS = "#D6E7F3", "#A5CBE5"  # of 95 and 68 %; opaque, so that the legend shows what is seen
 
+_SMALLEST = 7.0  # letters in points that we make no smaller
 _MOST_LINES = 3  # of held values under a title
 
 
@@ -45,9 +50,12 @@ class Mark:
 
 MARKS = {
     "observed": Mark("o", 34, "white", BLACK, 4.0),
+    "infeasible": Mark("s", 32, PURPLE, BLACK, 3.9),
+    "stopped early": Mark("v", 50, "white", BLACK, 4.05),
     "failed": Mark("X", 72, BLACK, "white", 4.1),
     "pending": Mark("^", 62, ORANGE, BLACK, 4.2),
     "best": Mark("D", 58, SKY, BLACK, 4.3),
+    "on the front": Mark("D", 46, SKY, BLACK, 4.3),
     "largest here": Mark("P", 80, "white", BLACK, 4.4),
     "next": Mark("*", 300, VERMILION, "white", 4.5),
 }
@@ -55,9 +63,10 @@ MARKS = {
 
 # Legends list what they explain in this order.
 _ORDER = (
-    *("95 % band", "68 % band", "median", "space-filling start", "value", "infeasible"),
-    *("beyond the scale", "observed", "failed", "pending", "best so far", "best"),
-    *("largest here", "next"),
+    *("95 % band", "68 % band", "median", "drawn from", "space-filling start", "value"),
+    *("beyond the scale", "complete", "observed", "infeasible", "failed", "went wrong", "lost"),
+    *("stopped early", "forecast", "running", "pending", "on the front", "best so far", "best"),
+    *("largest here", "next", "bound", "feasible", "cannot be tried", "faint"),
 )
 
 # How the labels of faint marks begin; matplotlib's own legend leaves out what begins with "_".
@@ -88,7 +97,7 @@ def scatter(
     drawn = ax.scatter(
         x,
         y,
-        s=mark.size * (0.45 if faint else 1.0),
+        s=mark.size * scale(ax) ** 2 * (0.45 if faint else 1.0),
         marker=mark.marker,
         c=mark.face,
         edgecolors=mark.edge,
@@ -138,13 +147,53 @@ def width(ax: Axes) -> float:
     return ax.get_window_extent().width / ax.figure.dpi * 72
 
 
+def height(ax: Axes) -> float:
+    """Height of the axes in points, before a layout engine has moved anything."""
+    return ax.get_window_extent().height / ax.figure.dpi * 72
+
+
+def scale(ax: Axes) -> float:
+    """By how much smaller letters and marks are than in a picture of its own.
+
+    1, down to 3/4 in one that is as wide as a column of a paper.
+    """
+    return min(1.0, max(0.75, width(ax) / 300))
+
+
+def fit_letters(ax: Axes) -> None:
+    """Make tick labels and axis labels of small axes smaller, where they are not small already."""
+    sizes = plt.rcParams["xtick.labelsize"], plt.rcParams["ytick.labelsize"]
+    for axis, size in zip((ax.xaxis, ax.yaxis), sizes, strict=True):
+        axis.set_tick_params(labelsize=letters(ax, size))
+        axis.label.set_fontsize(letters(ax, plt.rcParams["axes.labelsize"]))
+
+
+def letters(ax: Axes, size: float | str = "medium") -> float:
+    """A size of letters, in points, for axes of this width."""
+    points = FontProperties(size=size).get_size_in_points()
+    return max(points * scale(ax), min(points, _SMALLEST))
+
+
+def upright(ax: Axes, text: str) -> str:
+    """A text for beside the axes, in lines that are not much longer than these are high."""
+    most = max(24, int(height(ax) / (0.5 * letters(ax))))
+    lines = [textwrap.wrap(line, most) for line in text.splitlines()]
+    return plain("\n".join(part for parts in lines for part in parts))
+
+
 def title(ax: Axes, text: str, *, held: Mapping[str, Any] | None = None, note: str = "") -> None:
     """Write a title and, smaller, what is held where."""
+    fit_letters(ax)
     lines = _held_lines(ax, held or {})
-    if note:
-        lines.append(note)
-    size, leading = 8.5, 11.5
-    ax.set_title(text, fontsize=11.5, pad=7 + leading * len(lines))
+    for line in note.splitlines():
+        lines += textwrap.wrap(line, max(30, int(width(ax) / (0.5 * letters(ax, 8.5)))))
+    size = letters(ax, 8.5)
+    leading = 1.35 * size
+    # The last three words, as in "after 10 trials", stay together.
+    text = "\N{NO-BREAK SPACE}".join(text.rsplit(" ", 2))
+    text = "\n".join(textwrap.wrap(text, max(24, int(width(ax) / (0.5 * letters(ax, 11.5))))))
+    text = text.replace("\N{NO-BREAK SPACE}", " ")
+    ax.set_title(text, fontsize=letters(ax, 11.5), pad=7 + leading * len(lines))
     if lines:
         ax.annotate(
             plain("\n".join(lines)),
@@ -168,7 +217,9 @@ def _held_lines(ax: Axes, held: Mapping[str, Any]) -> list[str]:
     parts = [f"{short(name)} = {short(value)}" for name, value in held.items()]
     # Blanks within a part become no-break spaces: lines break between parts only.
     text = "held: " + ", ".join(part.replace(" ", "\N{NO-BREAK SPACE}") for part in parts)
-    lines = textwrap.wrap(text, max(30, int(width(ax) / 5)), break_long_words=False)
+    lines = textwrap.wrap(
+        text, max(30, int(width(ax) / (0.55 * letters(ax, 8.5)))), break_long_words=False
+    )
     if len(lines) > _MOST_LINES:
         shown = ", ".join(lines[:_MOST_LINES]).count("=")
         lines = [
@@ -178,72 +229,106 @@ def _held_lines(ax: Axes, held: Mapping[str, Any]) -> list[str]:
     return [line.replace("\N{NO-BREAK SPACE}", " ") for line in lines]
 
 
-def place_legend(ax: Axes) -> None:
+def place_legend(ax: Axes, *, below: float = 38.0, across: float = 1.15) -> None:
     """Put one legend under the axes, where it hides nothing.
 
     Without a layout engine nobody makes room for it there: then it goes inside.
+
+    Args:
+        ax: The axes.
+        below: How far below them, in points, so that it clears what is written there.
+        across: How wide it may be, in widths of the axes: wider where there are labels on both
+            sides, narrower where those on one side will take much of the width.
     """
-    entries = _entries(ax)
+    fit_letters(ax)
+    entries = legend_entries(ax)
     if not entries:
         return
-    options: dict[str, Any] = {"fontsize": 9, "handletextpad": 0.5, "columnspacing": 1.4}
+    options: dict[str, Any] = {
+        "fontsize": letters(ax, 9.0),
+        "handlelength": 1.6,
+        "handletextpad": 0.5,
+        "columnspacing": 1.3,
+    }
     figure = ax.get_figure(root=True)
     if figure is None or figure.get_layout_engine() is None:
         ax.legend(entries.values(), entries.keys(), loc="best", framealpha=0.85, **options)
         return
     # A distance in points clears tick labels and the axis label, however small the axes are.
-    below = ScaledTranslation(0, -38 / 72, figure.dpi_scale_trans)
+    shift = ScaledTranslation(0, -below * scale(ax) / 72, figure.dpi_scale_trans)
     ax.legend(
         entries.values(),
         entries.keys(),
         loc="upper center",
         bbox_to_anchor=(0.5, 0.0),
-        bbox_transform=ax.transAxes + below,
+        bbox_transform=ax.transAxes + shift,
         borderaxespad=0.0,
         frameon=False,
-        ncols=_columns(ax, list(entries)),
+        ncols=_columns(ax, list(entries), across),
         **options,
     )
 
 
-def _entries(ax: Axes) -> dict[str, Artist]:
+def legend_entries(ax: Axes) -> dict[str, Artist]:
     """{label: handle}, each label once; faint marks are explained by one entry for all."""
     handles, labels = ax.get_legend_handles_labels()
     entries: dict[str, Artist] = dict(zip(labels, handles, strict=True))
     faint = [c for c in ax.collections if str(c.get_label()).startswith(OFF_SLICE)]
     for drawn in faint:
         label = str(drawn.get_label()).removeprefix(OFF_SLICE)
-        entries.setdefault(label, _handle(MARKS[drawn.get_gid() or "observed"]))
-    entries = dict(sorted(entries.items(), key=lambda entry: _rank(entry[0])))
+        entries.setdefault(label, _handle(ax, MARKS[drawn.get_gid() or "observed"]))
     if faint:
-        entries["fainter: off this slice"] = _handle(MARKS["observed"], faint=True)
-    return entries
+        entries["faint: off this slice"] = _handle(ax, MARKS["observed"], faint=True)
+    return in_order(entries)
 
 
-def _rank(label: str) -> int:
-    return next((i for i, word in enumerate(_ORDER) if label.startswith(word)), len(_ORDER))
+def in_order(entries: Mapping[str, Artist]) -> dict[str, Artist]:
+    """Entries of a legend in the order in which all our legends have them."""
+
+    def rank(label: str) -> int:
+        return next((i for i, word in enumerate(_ORDER) if label.startswith(word)), len(_ORDER))
+
+    return dict(sorted(entries.items(), key=lambda entry: rank(entry[0])))
 
 
-def _handle(mark: Mark, *, faint: bool = False) -> Line2D:
+def _handle(ax: Axes, mark: Mark, *, faint: bool = False) -> Line2D:
     return Line2D(
         [],
         [],
         linestyle="",
         marker=mark.marker,
-        markersize=(mark.size * (0.45 if faint else 1.0)) ** 0.5,
+        markersize=scale(ax) * (mark.size * (0.45 if faint else 1.0)) ** 0.5,
         markerfacecolor=mark.face,
         markeredgecolor=mark.edge,
         alpha=0.45 if faint else 1.0,
     )
 
 
-def _columns(ax: Axes, labels: list[str]) -> int:
+def _columns(ax: Axes, labels: list[str], across: float) -> int:
     """Into how many columns a legend goes, which fills them one by one: as few rows as fit."""
     for rows in range(1, len(labels)):
         columns = [labels[i : i + rows] for i in range(0, len(labels), rows)]
-        if sum(38 + 4.8 * max(map(len, column)) for column in columns) <= width(ax):
+        room = [3.4 + 0.53 * max(map(len, column)) for column in columns]
+        if sum(room) * letters(ax, 9.0) <= across * width(ax):
             return len(columns)
     return 1
+
+
+def line_look(i: int) -> dict[str, Any]:
+    """How the i-th of several lines looks: they differ in colour, and more of them in dashes."""
+    colours = (BLUE, VERMILION, GREEN, BLACK, PURPLE, ORANGE, SKY)
+    dashes = ("-", "--", "-.", ":")
+    style = dashes[(i % len(colours) + i // len(colours)) % len(dashes)]
+    return {"color": colours[i % len(colours)], "linestyle": style, "linewidth": 1.8}
+
+
+def far_worse(heights: np.ndarray, *, good_is_low: bool) -> np.ndarray:
+    """Which values (n,) are so bad that the others would be squeezed: a fifth of them at most."""
+    if len(heights) < 8:
+        return np.zeros(len(heights), dtype=bool)
+    cost = heights if good_is_low else -heights
+    lower, upper, most = np.quantile(cost, [0.25, 0.75, 0.8])
+    return cost > max(upper + 1.5 * (upper - lower), most)
 
 
 def tidy(ax: Axes) -> None:

@@ -8,10 +8,12 @@ from dataclasses import dataclass
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
+from matplotlib.collections import LineCollection
 from matplotlib.ticker import MaxNLocator
 
+from bbmmopt.plots.regions import borders
 from bbmmopt.plots.slices import Slice
-from bbmmopt.plots.style import BLACK, BLUE, plain, tidy
+from bbmmopt.plots.style import BLACK, BLUE, height, letters, tidy, upright
 
 _LEVELS = 24  # about so many colours in a surface
 _LARGEST = 1e200  # matplotlib's contours take 1e250 for infinity
@@ -46,12 +48,26 @@ class Range:
 
 
 def draw_surface(
-    ax: Axes, where: Slice, values: np.ndarray, limits: Range, *, cmap: str, label: str
+    ax: Axes,
+    where: Slice,
+    values: np.ndarray,
+    limits: Range,
+    *,
+    cmap: str,
+    label: str,
 ) -> ScalarMappable:
     """Fill the axes with colours for values (my, mx), and put a colour bar beside them.
 
     Contours between numbers; cells where a parameter has few values, as there is nothing between.
     The label says where colours end that values go beyond.
+
+    Args:
+        ax: Where to draw.
+        where: The slice shown there.
+        values: What to draw.
+        limits: The values that colours tell apart.
+        cmap: Name of the colours.
+        label: What the values are.
     """
     assert where.y is not None
     largest = max(abs(limits.low), abs(limits.high))
@@ -70,11 +86,7 @@ def draw_surface(
             vmax=limits.high,
             rasterized=True,
         )
-        for side, axis in (("x", where.x), ("y", where.y)):
-            if axis.cells:
-                line = ax.axvline if side == "x" else ax.axhline
-                for edge in axis.edges()[1:-1]:
-                    line(edge, color="white", linewidth=0.8)
+        _draw_edges(ax, where)
     else:
         levels = np.array(MaxNLocator(_LEVELS).tick_values(limits.low, limits.high))
         # Beyond a cut the first and the last colour go on; elsewhere the levels cover everything.
@@ -85,7 +97,8 @@ def draw_surface(
         grid = where.x.values, where.y.values, values
         drawn = ax.contourf(*grid, levels=levels, cmap=cmap, extend=limits.extend)
         drawn.set_edgecolor("face")  # or viewers of PDF and SVG show a seam between the colours
-        ax.contour(*grid, levels=levels, colors=BLACK, linewidths=0.4, alpha=0.25)
+        look = {"colors": BLACK, "linewidths": 0.4, "linestyles": "solid", "alpha": 0.25}
+        ax.contour(*grid, levels=levels, **look)
     where.x.dress(ax, "x")
     where.y.dress(ax, "y")
     bar = ax.figure.colorbar(drawn, ax=ax, extend=limits.extend, pad=0.02, aspect=28)
@@ -93,11 +106,24 @@ def draw_surface(
         label += f"\n(one colour below {ends[0]:.3g})"
     if limits.extend in ("max", "both"):
         label += f"\n(one colour above {ends[1]:.3g})"
-    bar.set_label(plain(label))
+    bar.set_label(upright(ax, label), fontsize=letters(ax))
+    bar.ax.tick_params(labelsize=letters(ax))
     bar.outline.set_visible(False)  # type: ignore[operator]
-    ticks = np.array(MaxNLocator(8).tick_values(limits.low, limits.high))
+    ticks = np.array(
+        MaxNLocator(max(3, min(8, int(height(ax) / 25)))).tick_values(limits.low, limits.high)
+    )
     bar.set_ticks(ticks[(ends[0] <= ticks) & (ticks <= ends[1])].tolist())
     return drawn
+
+
+def _draw_edges(ax: Axes, where: Slice) -> None:
+    """White lines between cells; not where a parameter is not active, as one point is all there."""
+    assert where.y is not None
+    rows = where.rows.reshape(*where.shape, -1)
+    upright, level = (np.any(np.diff(rows, axis=axis) != 0, axis=-1) for axis in (1, 0))
+    edges = borders(where, upright & where.x.cells, level & where.y.cells)
+    lines = LineCollection(edges, colors="white", linewidths=0.8)
+    ax.add_collection(lines, autolim=False)
 
 
 def draw_curve(
@@ -122,4 +148,4 @@ def draw_curve(
         dots = {"marker": "o", "markersize": 4} if where.x.cells else {}
         ax.plot(x, values, color=colour, linewidth=1.8, **dots)
     where.x.dress(ax, "x")
-    ax.set_ylabel(plain(label))
+    ax.set_ylabel(upright(ax, label))

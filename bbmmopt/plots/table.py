@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike
 
+from bbmmopt.notebook import facts, heading, html, joined, rounded, table
+
 if TYPE_CHECKING:
     import pandas
+
+_SHOWN = 10  # rows in a notebook
 
 
 class Table(Mapping[str, np.ndarray]):
@@ -56,6 +60,18 @@ class Table(Mapping[str, np.ndarray]):
     def __repr__(self) -> str:
         return f"Table({self.rows} rows of {', '.join(self._columns)})"
 
+    def _repr_html_(self) -> str:
+        rows = zip(
+            *(map(rounded, column[:_SHOWN].tolist()) for column in self.values()), strict=True
+        )
+        more = self.rows - _SHOWN
+        return joined(
+            heading(f"Table of {self.rows} rows"),
+            table(list(self), rows),
+            html(f"and {more} more") if more > 0 else None,
+            facts({name: rounded(fact) for name, fact in self.facts.items()}),
+        )
+
     def to_frame(self) -> pandas.DataFrame:
         """The same as a pandas DataFrame, whose `attrs` are the facts; pandas must be installed.
 
@@ -70,8 +86,35 @@ class Table(Mapping[str, np.ndarray]):
                 "dict(table)."
             ) from error
         frame = pandas.DataFrame(self._columns)
-        frame.attrs = dict(self.facts)
+        frame.attrs.update(self.facts)
         return frame
+
+
+def columns_of(
+    part: str, names: Iterable[str], rows: Sequence[Mapping[str, Any]]
+) -> dict[str, np.ndarray]:
+    """Dicts as columns "part.NAME", each of shape (n,).
+
+    Integers where all rows have one; else numbers, NaN where there is none; else objects, None
+    where there is none.
+
+    Args:
+        part: What the names begin with: "params", "values" …
+        names: The columns wanted.
+        rows: n dicts.
+    """
+    return {f"{part}.{name}": _typed([row.get(name) for row in rows]) for name in names}
+
+
+def _typed(values: Sequence[Any]) -> np.ndarray:
+    kinds = {type(value) for value in values}
+    if kinds == {int}:
+        return np.array(values)
+    if kinds <= {int, float, type(None)}:
+        return np.array([np.nan if value is None else value for value in values], dtype=float)
+    column = np.empty(len(values), dtype=object)
+    column[:] = values
+    return column
 
 
 def _column(name: str, values: ArrayLike) -> np.ndarray:

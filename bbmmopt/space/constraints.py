@@ -161,6 +161,11 @@ class Nonlinear(InputConstraint):
             )
         return self
 
+    @property
+    def is_known(self) -> bool:
+        """Whether the function is here: one that came back from a storage is a name alone."""
+        return not isinstance(self.function, _NotStored)
+
     def value(self, params: Mapping[str, Value]) -> float:
         """What the function says of a point."""
         try:

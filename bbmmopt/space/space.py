@@ -430,6 +430,11 @@ class Space:
     def __hash__(self) -> int:
         return hash((tuple(self.parameters.items()), self.constraints))
 
+    def _repr_html_(self) -> str:
+        from bbmmopt.space.html import space_html
+
+        return space_html(self)
+
     def __repr__(self) -> str:
         lines = (f"    {name!r}: {parameter!r},\n" for name, parameter in self.parameters.items())
         constraints = f", constraints={list(self.constraints)!r}" if self.constraints else ""

@@ -385,10 +385,24 @@ class Storage(ABC):
         with self._session(study, write=False) as session:
             return session.reports(since, most)
 
-    def events(self, study: str, since: int = 0, *, most: int | None = None) -> list[Event]:
-        """The events written after revision `since`, oldest first, so many at most."""
+    def events(
+        self,
+        study: str,
+        since: int = 0,
+        *,
+        most: int | None = None,
+        kinds: Collection[str] | None = None,
+    ) -> list[Event]:
+        """The events written after revision `since`, oldest first, so many at most.
+
+        Args:
+            study: Name of the study.
+            since: A revision.
+            most: How many; None for all.
+            kinds: Only events of these kinds; None for all.
+        """
         with self._session(study, write=False) as session:
-            return session.events(since, most)
+            return session.events(since, most, kinds)
 
     def _lease_end(self, lease: float | None) -> float | None:
         return None if lease is None else self.clock() + lease

@@ -145,9 +145,13 @@ class _Study(Session):
         found = later[:most]
         return found, found[-1].revision if len(found) < len(later) else self._revision
 
-    def events(self, since: int, most: int | None) -> list[Event]:
-        later = [pair for pair in self._events if pair[0].revision > since][:most]
-        return [replace(event, detail=from_json(data)) for event, data in later]
+    def events(self, since: int, most: int | None, kinds: Collection[str] | None) -> list[Event]:
+        later = [
+            (event, data)
+            for event, data in self._events
+            if event.revision > since and (kinds is None or event.kind in kinds)
+        ]
+        return [replace(event, detail=from_json(data)) for event, data in later[:most]]
 
     def latest_event(self, kind: str, since: int) -> tuple[Event | None, int]:
         for event, data in reversed(self._events):

@@ -79,5 +79,6 @@ class Session(ABC):
         revision up to which these are all."""
 
     @abstractmethod
-    def events(self, since: int, most: int | None) -> list[Event]:
-        """So many events at most that were written after that revision, oldest first."""
+    def events(self, since: int, most: int | None, kinds: Collection[str] | None) -> list[Event]:
+        """So many events at most, of these kinds if they are named, that were written after that
+        revision, oldest first."""

@@ -286,8 +286,11 @@ class _SQLSession(Session):
         ]
         return found, found[-1].revision if len(found) == most else self._revision
 
-    def events(self, since: int, most: int | None) -> list[Event]:
-        return [_event(row) for row in self._run(_at_most(statements.EVENTS, most), since=since)]
+    def events(self, since: int, most: int | None, kinds: Collection[str] | None) -> list[Event]:
+        query, values = statements.EVENTS, {}
+        if kinds is not None:
+            query, values = statements.EVENTS_OF, {"of_kinds": list(kinds)}
+        return [_event(row) for row in self._run(_at_most(query, most), since=since, **values)]
 
     def latest_event(self, kind: str, since: int) -> tuple[Event | None, int]:
         if since == self._revision:

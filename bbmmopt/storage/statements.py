@@ -55,6 +55,7 @@ PAGE = (
 CHANGES = _later(_trials, COLUMNS)
 REPORTS = _later(schema.reports, list(schema.reports.c))
 EVENTS = _later(schema.events, list(schema.events.c))
+EVENTS_OF = EVENTS.where(schema.events.c.kind.in_(sa.bindparam("of_kinds", expanding=True)))
 LATEST_EVENT = (
     sa.select(*schema.events.c)
     .where(

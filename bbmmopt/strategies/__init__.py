@@ -12,7 +12,7 @@ from bbmmopt.strategies.joint import propose_together
 from bbmmopt.strategies.portfolio import Portfolio
 from bbmmopt.strategies.remaining import remaining_improvement
 from bbmmopt.strategies.risk import predict_risk
-from bbmmopt.strategies.rules import acquisition_for, make_acquisition
+from bbmmopt.strategies.rules import acquisition_for, choose, make_acquisition
 from bbmmopt.strategies.start import SpaceFilling
 from bbmmopt.strategies.told import Told
 from bbmmopt.strategies.trust_region import TrustRegion
@@ -35,6 +35,7 @@ __all__ = [
     "Strategy",
     "Told",
     "TrustRegion",
+    "choose",
     "choose_strategy",
     "acquisition_for",
     "generator",

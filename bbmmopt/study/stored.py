@@ -178,6 +178,11 @@ class StoredStudy:
         count = len(self.trials)
         return f"{type(self).__name__}({objectives}; {count} trials, study {self.study!r})"
 
+    def _repr_html_(self) -> str:
+        from bbmmopt.study.html import study_html
+
+        return study_html(self)
+
     def __enter__(self) -> Self:
         return self
 

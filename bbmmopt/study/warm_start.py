@@ -11,16 +11,15 @@ import re
 import warnings
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from contextlib import nullcontext
 from dataclasses import dataclass
 from os import PathLike, fspath
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from bbmmopt.former import Former, LeftOut
 from bbmmopt.problem import Problem
 from bbmmopt.space.checks import shown
-from bbmmopt.storage import Storage, StudyRecord, UnknownStudy, open_storage
+from bbmmopt.storage import Storage, StudyRecord, UnknownStudy
+from bbmmopt.storage.places import existing_study, split_place
 from bbmmopt.study.extension import OldTrialsWarning, checked_former, in_words
 from bbmmopt.trial import Trial, TrialState
 
@@ -169,7 +168,7 @@ def _check_objectives(theirs: Problem, ours: Problem, label: str) -> None:
 
 def _source(given: Any, problem: Problem, known: set[Any]) -> _Source:
     if isinstance(given, str | PathLike | Storage):
-        where, study = (given, None) if isinstance(given, Storage) else _split(fspath(given))
+        where, study = (given, None) if isinstance(given, Storage) else split_place(fspath(given))
         return _stored(where, study, known)
     if isinstance(given, tuple) and len(given) == 2 and isinstance(given[1], str):
         if not isinstance(given[0], str | PathLike | Storage):
@@ -181,24 +180,14 @@ def _source(given: Any, problem: Problem, known: set[Any]) -> _Source:
 
 def _stored(where: str | Storage, study: str | None, known: set[Any]) -> _Source:
     """A study in a storage that is there."""
-    if isinstance(where, str) and "://" not in where and not Path(where).expanduser().is_file():
-        raise UnknownStudy(f"warm_start: there is no file {where!r}.")
-    opened = open_storage(where)
-    with nullcontext() if isinstance(where, Storage) else opened:
-        names = opened.studies()
-        if study is None and len(names) != 1:
-            listed = ", ".join(map(repr, names)) or "none"
-            raise UnknownStudy(
-                f"warm_start: say which study, as in 'path#study'; there are: {listed}."
-            )
-        name = names[0] if study is None else study
-        record = opened.study(name)
-        if record is None:
-            listed = ", ".join(map(repr, names)) or "none"
-            raise UnknownStudy(f"warm_start: there is no study {name!r}; there are: {listed}.")
-        key = _key(record)
-        # What was taken along before need not be read again.
-        trials = [] if key in known else opened.changes(name)[0]
+    try:
+        with existing_study(where, study) as (storage, record):
+            key = _key(record)
+            # What was taken along before need not be read again.
+            trials = [] if key in known else storage.changes(record.name)[0]
+    except UnknownStudy as error:
+        raise UnknownStudy(f"warm_start: {error}") from None
+    name = record.name
     label = f"study {name!r}" if isinstance(where, Storage) else _label((where, name))
     in_order = sorted(trials, key=lambda trial: trial.number)
     return _Source(label, key, Problem.from_json(record.problem), in_order)
@@ -228,20 +217,12 @@ def _listed(given: Any, problem: Problem) -> _Source:
     return _Source("the results given", _GIVEN, None, trials)
 
 
-def _split(text: str) -> tuple[str, str | None]:
-    """Path and study of "path#study"; a file whose name has a # is one."""
-    if "#" not in text or Path(text).expanduser().is_file():
-        return text, None
-    where, _, study = text.rpartition("#")
-    return where, study or None
-
-
 def _is_gone(given: Any) -> bool:
     """Whether it is a file, and not there."""
     if isinstance(given, tuple) and given and isinstance(given[0], str | PathLike):
         given = given[0]
     elif isinstance(given, str | PathLike):
-        given = _split(fspath(given))[0]
+        given = split_place(fspath(given))[0]
     else:
         return False
     return "://" not in fspath(given) and not os.path.exists(os.path.expanduser(given))
@@ -255,7 +236,7 @@ def _is_from(label: Any, given: Any) -> bool:
 
 def _label(given: Any) -> str:
     """What a stored study is called: never a password."""
-    parts = given if isinstance(given, tuple) else _split(fspath(given))
+    parts = given if isinstance(given, tuple) else split_place(fspath(given))
     where = re.sub(r"(://[^:/@]*):[^@]*@", r"\1:***@", fspath(parts[0]))
     return where if parts[1] is None else f"{where}#{parts[1]}"
 

@@ -12,6 +12,7 @@ from surrogate.checks import as_matrix, as_points, on_device
 from surrogate.kernels.gradients import WithGradients
 from surrogate.kernels.stationary import RBF, Matern52
 from surrogate.models.exact import ExactGP
+from surrogate.models.html import posterior_html
 from surrogate.models.noise import NoisePerTask
 from surrogate.models.paths import SamplePaths
 from surrogate.models.posterior import Posterior, PosteriorInfo
@@ -145,6 +146,9 @@ class GradientPosterior:
         """The model, its parameters frozen."""
         assert isinstance(self.long.model, GradientGP)
         return self.long.model
+
+    def _repr_html_(self) -> str:
+        return posterior_html(type(self).__name__, self.model, self.info)
 
     @property
     def info(self) -> PosteriorInfo:

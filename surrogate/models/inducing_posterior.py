@@ -12,6 +12,7 @@ from surrogate.checks import as_matrix, as_noise, as_targets
 from surrogate.models.cache import Cache, Explained
 from surrogate.models.collapsed import Sums, pieces
 from surrogate.models.differentiated import Pullback
+from surrogate.models.html import posterior_html
 from surrogate.models.inducing import InducingGP
 from surrogate.models.paths import SamplePaths
 from surrogate.models.posterior import Posterior, PosteriorInfo
@@ -120,6 +121,9 @@ class InducingPosterior:
     def __repr__(self) -> str:
         n, d = self.X.shape
         return f"InducingPosterior(n={n}, d={d}, points={len(self.points)})"
+
+    def _repr_html_(self) -> str:
+        return posterior_html(type(self).__name__, self.model, self.info)
 
     @property
     def info(self) -> PosteriorInfo:

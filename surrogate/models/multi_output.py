@@ -16,6 +16,7 @@ from surrogate.kernels.stationary import Stationary
 from surrogate.kernels.table import TableKernel
 from surrogate.kernels.tasks import Coregionalization
 from surrogate.models.exact import ExactGP
+from surrogate.models.html import posterior_html
 from surrogate.models.kronecker import complete_table
 from surrogate.models.nested import nested_start
 from surrogate.models.noise import Noise, NoisePerTask
@@ -224,6 +225,9 @@ class MultiOutputPosterior:
         """The model, its parameters frozen."""
         assert isinstance(self.long.model, MultiOutputGP)
         return self.long.model
+
+    def _repr_html_(self) -> str:
+        return posterior_html(type(self).__name__, self.model, self.info)
 
     @property
     def info(self) -> PosteriorInfo:

@@ -13,6 +13,7 @@ from surrogate.models.cache import Cache, CholeskyCache, FactorCache
 from surrogate.models.covariance import dense_covariance
 from surrogate.models.differentiated import ByLinearise, CovarianceWith, Pullback, pieces
 from surrogate.models.exact import ExactGP
+from surrogate.models.html import posterior_html
 from surrogate.models.kronecker import kronecker_factor, structured
 from surrogate.models.paths import SamplePaths
 from surrogate.models.products import ProductCache
@@ -101,6 +102,9 @@ class Posterior:
 
     def __repr__(self) -> str:
         return f"Posterior(n={len(self.y)}, d={self.X.shape[-1]})"
+
+    def _repr_html_(self) -> str:
+        return posterior_html(type(self).__name__, self.model, self.info)
 
     @property
     def info(self) -> PosteriorInfo:

@@ -358,3 +358,18 @@ def test_the_arrays_of_the_caller_are_left_alone():
     Modeller(PLANE).belief(data)
     now = (data.X, data.y, data.errors, data.pending, data.failed)
     assert all(np.array_equal(a, b) for a, b in zip(before, now, strict=True))
+
+
+@pytest.mark.parametrize("count", [0, 400])
+def test_the_mean_and_the_functions_drawn_of_a_belief_have_its_marginals(count):
+    belief = Modeller(MIXED).belief(made(MIXED, 12))
+    X = MIXED.snap(np.random.default_rng(0).random((30, len(MIXED))))
+    values = belief.mean_and_draws(count, torch.Generator().manual_seed(0))(X)
+    mean, std = belief.marginals(X)
+    assert values.shape == (1 + count, 30)
+    np.testing.assert_allclose(values[0], mean, rtol=1e-9, atol=1e-9)
+    if count:
+        # Within five standard errors; the finite number of random features adds a little.
+        error = std / count**0.5
+        assert (np.abs(values[1:].mean(0) - mean) < 5 * error + 1e-3).all()
+        np.testing.assert_allclose(values[1:].std(0), std, rtol=0.25, atol=1e-3)

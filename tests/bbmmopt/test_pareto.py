@@ -9,6 +9,7 @@ import torch
 from oracles import assert_mean_within
 
 from bbmmopt.pareto import (
+    attainment_surface,
     boxes,
     boxes_of_each,
     hypervolume,
@@ -317,3 +318,41 @@ def test_boxes_of_four_objectives_are_refused_with_the_way_out():
 def test_law_wrong_input_is_refused_by_name(ask, message):
     with pytest.raises(ValueError, match=message):
         ask()
+
+
+# --------------------------------------------------------------------------------------
+# What several fronts attain
+# --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("share", [0.1, 0.3, 0.5, 0.9, 1.0])
+def test_attainment_surfaces_bound_what_a_share_of_the_sets_reaches(share):
+    rng = np.random.default_rng(7)
+    # Small integers, so that coordinates tie; and an empty set, which attains nothing.
+    sets = [rng.integers(0, 8, (rng.integers(1, 6), 2)).astype(float) for _ in range(9)]
+    sets.append(np.empty((0, 2)))
+    corners = attainment_surface(sets, share)
+    for z in rng.uniform(-1, 9, (400, 2)).round(rng.integers(0, 2)):
+        attained = sum(bool((Y >= z).all(1).any()) for Y in sets)
+        assert bool((corners >= z).all(1).any()) == (attained >= share * len(sets) - 1e-9)
+    assert pareto_front_of(corners).all()
+
+
+def test_what_a_single_set_attains_is_its_front():
+    Y = np.random.default_rng(0).normal(size=(30, 2))
+    front = Y[pareto_front_of(Y)]
+    np.testing.assert_array_equal(attainment_surface([Y], 1.0), front[front[:, 0].argsort()])
+
+
+@pytest.mark.parametrize(
+    ("sets", "share", "words"),
+    [
+        ([], 0.5, "at least one"),
+        ([np.zeros((3, 3))], 0.5, r"\(n, 2\)"),
+        ([np.zeros((3, 2))], 0.0, "share"),
+        ([np.zeros((3, 2))], 1.5, "share"),
+    ],
+)
+def test_attainment_of_nonsense_is_refused(sets, share, words):
+    with pytest.raises(ValueError, match=words):
+        attainment_surface(sets, share)

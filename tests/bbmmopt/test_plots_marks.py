@@ -1,13 +1,10 @@
-"""Facts about pictures: marks of trials, held values, axes, legends, and the history."""
-
-import math
+"""Facts about pictures: marks of trials, held values, axes and legends."""
 
 import matplotlib.pyplot as plt
-import numpy as np
 import pytest
 
 from bbmmopt.optimizer import Optimizer
-from bbmmopt.plots import plot_acquisition, plot_history, plot_posterior
+from bbmmopt.plots import plot_acquisition, plot_posterior
 from bbmmopt.plots.style import OFF_SLICE
 from bbmmopt.space import Real
 from tests.bbmmopt.pictures import EVERY, SURFACES, marks, run, texts
@@ -39,7 +36,7 @@ def test_trials_off_the_slice_are_fainter_and_the_legend_says_so(smooth):
     assert len(on[0].get_offsets()) == 1
     assert off[0].get_alpha() < 1 and off[0].get_sizes()[0] < on[0].get_sizes()[0]
     labels = [text.get_text() for text in ax.get_legend().get_texts()]
-    assert "fainter: off this slice" in labels
+    assert "faint: off this slice" in labels
     assert not any(label.startswith("_") for label in labels)
     whole = plot_acquisition(smooth, "a", "b").get_legend()
     assert [t.get_text() for t in whole.get_texts()] == ["observed", "failed", "pending", "next"]
@@ -143,88 +140,9 @@ def test_the_legend_can_be_left_out(smooth, plot):
     assert plot(smooth, legend=False).get_legend() is None
 
 
-# --------------------------------------------------------------------------------------
-# History
-# --------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("direction", ["minimize", "maximize"])
-def test_history_shows_each_value_and_the_best_so_far(direction):
-    values = [3.0, 5.0, 1.0, 2.0, 6.0, 0.5]
-    optimizer = run({"x": Real(0, 1)}, values, **{"minimize": None, direction: "y"})
-    ax = plot_history(optimizer)
-    assert marks(ax, "value").tolist() == [[i, v] for i, v in enumerate(values)]
-    accumulate = np.minimum if direction == "minimize" else np.maximum
-    (step,) = [line for line in ax.lines if line.get_label() == "best so far"]
-    assert step.get_drawstyle() == "steps-post"
-    np.testing.assert_array_equal(step.get_ydata()[:-1], accumulate.accumulate(values))
-    k = int(np.argmin(values) if direction == "minimize" else np.argmax(values))
-    assert marks(ax, "best").tolist() == [[k, values[k]]]
-    assert f"{values[k]:g} (trial {k})" in texts(ax)
-    assert ax.get_ylabel() == f"y ({direction}d)"
-
-
-def test_history_shades_the_start_and_ticks_the_failures(smooth):
-    ax = plot_history(smooth)
-    (shade,) = ax.patches
-    assert (shade.get_x(), shade.get_width()) == (-0.5, 5)
-    ticks = marks(ax, "failed")
-    assert ticks[:, 0].tolist() == [3, 8]
-    assert (ticks[:, 1] > 0.9).all()  # in fractions of the axes: the bad edge
-    assert "10 complete, 2 failed, 2 running" in texts(ax)
-
-
-def test_regret_is_the_distance_from_the_optimum_on_a_log_scale():
-    values = [3.0, 5.0, 1.0, 2.0]
-    for direction, optimum in (("minimize", 0.5), ("maximize", 5.0)):
-        optimizer = run({"x": Real(0, 1)}, values, **{"minimize": None, direction: "y"})
-        ax = plot_history(optimizer, optimum=optimum)
-        assert ax.get_yscale() == "log"
-        regret = np.abs(np.array(values) - optimum)
-        shown = marks(ax, "value")[:, 1]
-        np.testing.assert_allclose(shown[regret > 0], regret[regret > 0])
-        assert (shown > 0).all()
-        low, high = ax.get_ylim()
-        assert low < shown.min() and shown.max() < high
-
-
-def test_a_value_better_than_the_optimum_is_an_error():
-    optimizer = run({"x": Real(0, 1)}, [3.0, 1.0])
-    with pytest.raises(ValueError, match=r"trial 1 has loss = 1, better than optimum=2\.0"):
-        plot_history(optimizer, optimum=2.0)
-    with pytest.raises(ValueError, match="optimum must be finite"):
-        plot_history(optimizer, optimum=math.nan)
-    assert plt.get_fignums() == []
-
-
-def test_a_few_hopeless_values_do_not_set_the_scale():
-    values = [1e6, 5.0, 4.0, 3.5, 3.0, 2.9, 2.8, 2.7, 2.6, 2.5]
-    ax = plot_history(run({"x": Real(0, 1)}, values))
-    assert ax.get_ylim()[1] < 10
-    assert marks(ax, "beyond the scale")[:, 0].tolist() == [0]
-    assert len(marks(ax, "value")) == 9
-
-
-def test_one_of_several_objectives_is_chosen_by_name():
-    optimizer = Optimizer(
-        {"x": Real(0, 1)}, minimize="cost", maximize="gain", constraints="heat", seed=0
-    )
+def test_of_several_objectives_the_hypervolume_improvement_is_drawn():
+    optimizer = Optimizer({"x": Real(0, 1)}, minimize="cost", maximize="gain", seed=0)
     for value in (3.0, 1.0, 2.0):
-        told = {"cost": value, "gain": 10 * value, "heat": 1.5 - value}
-        optimizer.tell(optimizer.ask(), told)
-    ax = plot_history(optimizer, name="gain")
-    assert marks(ax, "value")[:, 1].tolist() == [30, 20]
-    assert len(marks(ax, "infeasible")) == 1
-    assert marks(ax, "best").tolist() == [[0, 30]]
-    ax = plot_history(optimizer, name="cost")
-    assert marks(ax, "best").tolist() == [[2, 2.0]]  # the cheapest, trial 1, is infeasible
-    with pytest.raises(ValueError, match="pass name=, one of 'cost', 'gain'"):
-        plot_history(optimizer)
-    with pytest.raises(ValueError, match=r"no objective 'gian'.*Did you mean 'gain'"):
-        plot_history(optimizer, name="gian")
-    with pytest.raises(ValueError, match="several objectives"):
-        plot_posterior(optimizer)
+        optimizer.tell(optimizer.ask(), {"cost": value, "gain": 10 * value})
     ax = plot_acquisition(optimizer)
-    assert ax.get_title(loc="left").startswith("Log expected hypervolume improvement") or (
-        "hypervolume" in ax.get_title() + ax.get_ylabel()
-    )
+    assert "hypervolume" in ax.get_title() + ax.get_ylabel()
