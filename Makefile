@@ -26,7 +26,7 @@ test: $(TEST_READY)
 	$(MAKE) docs
 
 docs: $(TEST_READY)
-	OMP_NUM_THREADS=1 $(BIN)/sphinx-build -W --keep-going -q -j 2 docs docs/_build/html
+	OMP_NUM_THREADS=1 $(BIN)/sphinx-build -W --keep-going -q docs docs/_build/html
 
 clean:
 	rm -rf $(VENV) build dist docs/_build *.egg-info

@@ -54,6 +54,6 @@ napoleon_use_rtype = False
 html_theme = "furo"
 html_title = f"bbmmopt {version}"
 html_static_path = ["_static"]
-html_css_files = ["wide.css"]
+html_css_files = ["tables.css"]
 html_copy_source = False
 html_show_sphinx = False
