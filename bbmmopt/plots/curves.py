@@ -108,7 +108,7 @@ def plot_curves(
     notes += [f"{missing} report{'s' * (missing != 1)} cannot be drawn"] * bool(missing)
     notes += [f"{beyond} lie{'s' * (beyond == 1)} beyond the scale"] * bool(beyond)
     count = sum(counts.values())
-    heading = f"Learning curves of {count} trial{'s' * (count != 1)}"
+    heading = f"Learning curves of {count:,} trial{'s' * (count != 1)}"
     title(ax, heading, note="; ".join(notes))
     if legend:
         place_legend(ax)
@@ -231,9 +231,12 @@ def _draw_reports(ax: Axes, table: Table, shown: np.ndarray, reported: np.ndarra
             linewidths=look.width,
             alpha=alpha,
             zorder=look.layer,
-            label=look.label if marker is None else "_nolegend_",
+            gid=look.label,
         )
         ax.add_collection(drawn, autolim=False)
+        if marker is None:
+            # The lines themselves may be too faint for the legend.
+            ax.plot([], [], color=look.colour, linewidth=look.width, label=look.label)
         ends = np.array([line[np.isfinite(line[:, 1])][-1] for line in lines])  # (n, 2)
         if marker is None:
             # A curve of one report is no line.
@@ -291,8 +294,9 @@ def _draw_forecasts(ax: Axes, table: Table, shown: np.ndarray, reported: np.ndar
     values = shown[foretold]
     tips = zip(table["trial"][foretold], at, values, strict=True)
     lines = [np.array([last[number], (x, y)]) for number, x, y in tips if number in last]
+    fade = min(1.0, (_FORECASTS / len(foretold)) ** 0.5)  # of many, none may hide the reports
     dashed = LineCollection(
-        lines, colors=GREY, linewidths=0.9, linestyles="--", alpha=0.7, zorder=2.2
+        lines, colors=GREY, linewidths=0.9, linestyles="--", alpha=0.7 * fade, zorder=2.2
     )
     ax.add_collection(dashed, autolim=False)
     known = np.isfinite(table["low"][foretold]) & (len(foretold) <= _FORECASTS)
@@ -315,6 +319,7 @@ def _draw_forecasts(ax: Axes, table: Table, shown: np.ndarray, reported: np.ndar
         markerfacecolor="white",
         markeredgecolor=GREY,
         linestyle="",
+        alpha=max(0.3, fade),
         zorder=2.7,
         label="forecast of its end",
     )

@@ -68,7 +68,7 @@ def plot_edf(
         else:
             x = np.concatenate([[min(low, value[0])], value, value[-1:]])
             y = np.concatenate([share[:1], share, [0.0]])
-        words = f"{plain(label)} ({finished} trial{'s' * (finished != 1)})"
+        words = f"{plain(label)} ({finished:,} trial{'s' * (finished != 1)})"
         ax.step(x, y, where="post" if minimised else "pre", label=words, **line_look(i))
     ax.set_xlim(low, high)
     ax.set_ylim(0, 1.04)
@@ -76,7 +76,7 @@ def plot_edf(
     ax.set_xlabel(plain(f"{facts['name']} ({facts['direction']}d)"))
     ax.set_ylabel("trials this good or better")
     never = sum(facts["without"].values())
-    notes = [f"{never} of {sum(facts['finished'].values())} trials never reached a value"]
+    notes = [f"{never:,} of {sum(facts['finished'].values()):,} trials never reached a value"]
     notes = notes * bool(never) + [f"{beyond} lie{'s' * (beyond == 1)} beyond the scale"] * bool(
         beyond
     )

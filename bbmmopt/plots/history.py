@@ -262,7 +262,7 @@ class _Picture:
             ax.set_yticks([])
         states = table["state"].tolist()
         parts = [
-            f"{states.count(state)} {word}"
+            f"{states.count(state):,} {word}"
             for state, word in {
                 TrialState.COMPLETE: "complete",
                 TrialState.FAILED: "failed",
@@ -271,7 +271,7 @@ class _Picture:
             }.items()
             if state in states
         ]
-        heading = f"{self.name} over {table.rows} trial{'s' * (table.rows != 1)}"
+        heading = f"{self.name} over {table.rows:,} trial{'s' * (table.rows != 1)}"
         note = ", ".join(parts) if len(parts) > 1 else ""
         self._dress(heading, note, float(np.nanmax(self.x)))
 
@@ -363,7 +363,7 @@ class _Picture:
             marker="|",
             s=130,
             color=colour,
-            linewidths=2,
+            linewidths=max(0.7, 2 * min(1.0, 100 / part.sum()) ** 0.5),
             transform=self.ax.get_xaxis_transform(),
             label=label,
             clip_on=False,
@@ -389,11 +389,7 @@ class _Picture:
 
 def _dots(count: int) -> dict[str, Any]:
     """How values are drawn: smaller where there are many."""
-    size = 34 if count <= 200 else max(4.0, 34 * (200 / count) ** 0.5)
-    return {
-        "s": size,
-        "c": "white",
-        "edgecolors": BLACK,
-        "linewidths": 1.0 if size > 12 else 0.5,
-        "rasterized": count > _VECTORS,
-    }
+    size = max(4.0, 34 * min(1.0, 200 / count) ** 0.5)
+    if size < 12:
+        return {"s": size, "c": "0.6", "linewidths": 0, "rasterized": count > _VECTORS}
+    return {"s": size, "c": "white", "edgecolors": BLACK, "linewidths": 1.0}

@@ -1,4 +1,4 @@
-"""Facts about `bbmmopt …`: what it shows and draws, and what it says when there is nothing."""
+"""Facts about `bbmmopt …`: what it shows, and what it says when there is nothing."""
 
 import json
 from pathlib import Path
@@ -151,53 +151,3 @@ def test_when_every_point_was_tried_what_was_left_is_printed_first():
     assert [json.loads(text)["number"] for text in result.stdout.splitlines()] == [0, 1, 2]
     assert result.stderr.startswith("Error: ")
     assert result.stderr.count("\n") == 1
-
-
-# --------------------------------------------------------------------------------------
-# Plots
-# --------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    "arguments",
-    [
-        ["history"],
-        ["acquisition"],
-        ["acquisition", "-x", "C", "-y", "degree", "--fixed", "kernel=poly"],
-        ["acquisition", "-x", "C", "--acquisition", "ucb"],
-        ["posterior", "-x", "C", "--fixed", "kernel=rbf"],
-    ],
-)
-def test_a_plot_is_written_as_a_picture(a_run, arguments):
-    kind, *options = arguments
-    assert ok("plot", kind, a_run, "-o", "größe.png", *options) == ""
-    assert Path("größe.png").read_bytes().startswith(b"\x89PNG\r\n\x1a\n")
-
-
-def test_the_ending_says_which_format(a_run):
-    ok("plot", "history", a_run, "-o", "a.SVG")
-    assert "<svg" in Path("a.SVG").read_text()
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        (["history", "study.db", "-o", "a.png", "-x", "C"], "-x does not go with history"),
-        (
-            ["posterior", "study.db", "-o", "a.png", "--acquisition", "ucb"],
-            "--acquisition does not go with posterior",
-        ),
-        (["history", "study.db", "-o", "a.xyz"], "a.xyz: the name must end in a format"),
-        (["history", "study.db", "-o", "png"], "png: the name must end in a format"),
-        (["history", "study.db", "-o", "no/a.png"], "no/a.png cannot be written"),
-        (["history", "study.db", "-o", "."], "is a directory"),
-        (["history", "study.db"], "Missing option '-o'"),
-        (["acquisition", "study.db", "-o", "a.png", "-x", "c"], "'c'"),
-        (["acquisition", "study.db", "-o", "a.png", "--fixed", "c=1"], "unknown parameter 'c'"),
-        (["surface", "study.db", "-o", "a.png"], "'surface' is not one of"),
-        ([], "Missing argument"),
-    ],
-)
-def test_a_wrong_plot_is_refused(a_run, arguments, message):
-    assert message in refused(2, "plot", *arguments)
-    assert not Path("a.png").exists()

@@ -39,9 +39,9 @@ def typical(sign: float = 1.0, **options) -> Study:
     return reported(curves, **options)
 
 
-def lines(ax: Axes, colour_of: str) -> list[list[list[float]]]:
-    """The lines that the collection of this label draws."""
-    (found,) = [c for c in ax.collections if c.get_label() == colour_of]
+def lines(ax: Axes, state: str) -> list[list[list[float]]]:
+    """The lines that are drawn of trials of this state."""
+    (found,) = [c for c in ax.collections if c.get_gid() == state]
     return [path.vertices.tolist() for path in found.get_paths()]
 
 

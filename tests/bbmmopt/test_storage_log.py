@@ -97,6 +97,10 @@ def test_law_every_write_is_an_event(storage):
     ]
     assert [event.revision for event in events] == list(range(1, 11))
     assert storage.events("svm", 8) == events[8:]
+    assert storage.events("svm", kinds=("told", "claimed")) == [events[4], events[8]]
+    assert storage.events("svm", 5, kinds=["told", "claimed"]) == [events[8]]
+    assert storage.events("svm", kinds=["asked", "told", "claimed"], most=2) == events[1:5:3]
+    assert storage.events("svm", kinds=[]) == []
     assert storage.check() == []
 
 
