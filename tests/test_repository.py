@@ -110,6 +110,7 @@ ALLOWED = {
         *_BASE,
     },
     "bbmmopt.plots": {
+        "bbmmopt.early_stopping",
         "bbmmopt.modelling",
         "bbmmopt.acquisition",
         "bbmmopt.former",
@@ -122,12 +123,14 @@ ALLOWED = {
     "bbmmopt.__main__": {"bbmmopt.cli"},
     "bbmmopt.integrations": {
         "bbmmopt.execution",
+        "bbmmopt.former",
         "bbmmopt.optimizer",
         "bbmmopt.storage",
         "bbmmopt.study",
         *_BASE,
     },
     "bbmmopt.dashboard": {
+        "bbmmopt.explain",
         "bbmmopt.optimizer",
         "bbmmopt.plots",
         "bbmmopt.storage",
@@ -152,16 +155,19 @@ LIBRARIES = {
     ),
     "sqlalchemy": ("bbmmopt/storage/",),
     "matplotlib": ("bbmmopt/plots/", "bbmmopt/cli"),
+    "PIL": ("bbmmopt/plots/gif.py",),
     # In stored.py for its type alone.
     "pandas": ("bbmmopt/study/tables.py", "bbmmopt/study/stored.py", "bbmmopt/plots/table.py"),
-    "optuna": ("bbmmopt/integrations/optuna.py",),
-    "sklearn": ("bbmmopt/integrations/sklearn.py",),
+    "optuna": ("bbmmopt/integrations/optuna/",),
+    "sklearn": ("bbmmopt/integrations/sklearn/",),
+    "joblib": ("bbmmopt/integrations/sklearn/",),  # which scikit-learn brings
     "ray": ("bbmmopt/integrations/ray/",),
     "starlette": ("bbmmopt/dashboard/",),
     "uvicorn": ("bbmmopt/dashboard/",),
     "plotly": ("bbmmopt/dashboard/",),
     "click": ("bbmmopt/cli",),
     "rich": ("bbmmopt/cli", "bbmmopt/execution"),
+    "IPython": ("bbmmopt/execution/progress.py",),
 }
 
 # Describing a space, listing stored trials and starting the command line must not wait for these.
@@ -342,11 +348,17 @@ EXAMPLES = {
     "acquisition_surface.py": "--trials 12",
     "bbmm_vs_cholesky.py": "--sizes 100 200 --cholesky-to 100",
     "distributed_gp.py": "--points 300",
+    "lab_batches.py": "--days 2",
     "large_data.py": "--sizes 200",
     "learning_curves.py": "--settings 10 --complete 5 --epochs 10",
     "multi_output.py": "--times 4 --rare 4",
+    "optuna_study.py": "--trials 12",
     "quickstart.py": "--trials 12",
+    "search_cv.py": "--candidates 12",
+    "tune_gradient_boosting.py": "--trials 10",
+    "tune_pytorch.py": "--trials 10 --epochs 4",
     "tune_svm_digits.py": "--trials 12",
+    "two_objectives.py": "--trials 14",
     "your_own_operator.py": "--points 2000",
 }
 

@@ -86,3 +86,15 @@ def test_begin_takes_nothing_but_suggestions_of_its_study() -> None:
     with pytest.raises(ValueError, match="begin"):
         optimizer.begin(elsewhere)
     assert optimizer.trials == []
+
+
+def test_what_is_suggested_for_a_later_number_is_what_will_be_if_nothing_new_is_learnt() -> None:
+    optimizer = plane()
+    later = optimizer.preview(number=3)
+    assert later.number == 3
+    run(optimizer, 3)
+    assert later.params not in [trial.params for trial in optimizer.trials]
+    assert optimizer.preview().params == later.params  # of the start, which learns nothing
+    for wrong in (-1, 1.5, True):
+        with pytest.raises(TypeError, match="number must be an integer from 0 on"):
+            optimizer.preview(number=wrong)  # pyright: ignore[reportArgumentType]
