@@ -1,0 +1,100 @@
+// The history of a study, and its points as parallel coordinates.
+
+import {
+  GREY, ORANGE, VERMILION, colour, farWorse, lines, pick, plain, where,
+} from "./charts.js";
+import { el, labelled, select, short } from "./dom.js";
+import { Picture, thinNote } from "./picture.js";
+import { parallel } from "./parallel.js";
+
+export function overview(app) {
+  const made = [history(app), parallel(app)];
+  return { title: "Overview", pictures: made, element: el("div", { class: "cards" },
+    made.map((picture) => picture.element)) };
+}
+
+function history(app) {
+  const { objectives } = app.study;
+  const seen = { name: objectives[0].name, log: false };
+  const picture = new Picture(app, "history", "History", {
+    wide: true,
+    about: "Each trial's value, and the best so far",
+    render: (columns, facts) => drawn(columns, facts, seen),
+  });
+  if (objectives.length > 1) {
+    const names = objectives.map(({ name }) => [name, name]);
+    picture.controls.append(labelled("Objective", select(names, seen.name, (name) => {
+      seen.name = name;
+      picture.choose({ name });
+    })));
+    picture.options = { name: seen.name };
+  }
+  const log = el("input", { type: "checkbox", change: () => {
+    seen.log = log.checked;
+    picture.redraw();
+  } });
+  picture.controls.append(labelled("Log scale", log));
+  return picture;
+}
+
+function drawn(columns, facts, { name, log }) {
+  const values = columns[`values.${name}`];
+  const sign = facts.direction === "maximize" ? 1 : -1;
+  const isLog = log && values.every((value) => value == null || value > 0);
+  const far = farWorse(values, sign);
+  const { trial, state, feasible, best } = columns;
+  const inScale = values.filter((value) => value != null && !far(value));
+  const [low, high] = [Math.min(...inScale), Math.max(...inScale)];
+  const edge = sign > 0 ? 0.02 : 0.98; // the bad one
+  const traces = [];
+  const add = (label, test, marker, atEdge = false) => {
+    const chosen = where(columns, test);
+    if (!chosen.length) return;
+    traces.push({
+      name: label,
+      mode: "markers",
+      x: pick(trial, chosen),
+      y: atEdge ? chosen.map(() => edge) : pick(values, chosen),
+      yaxis: atEdge ? "y2" : "y",
+      text: chosen.map((k) => lines(`trial ${trial[k]}: ${label}`,
+        values[k] == null ? null : `${name} = ${short(values[k])}`)),
+      hoverinfo: "text",
+      marker: { size: trial.length > 1000 ? 5 : 7, ...marker },
+      cliponaxis: false,
+    });
+  };
+  const told = (k) => state[k] === "complete" && values[k] != null;
+  add("observed", (k) => told(k) && feasible[k] && !far(values[k]),
+    { color: colour("hollow"), line: { color: colour("accent"), width: 1.4 } });
+  add("infeasible", (k) => told(k) && !feasible[k] && !far(values[k]),
+    { color: ORANGE, symbol: "x-thin-open", line: { color: ORANGE, width: 1.8 } });
+  add("beyond the scale", (k) => told(k) && far(values[k]),
+    { color: GREY, symbol: sign > 0 ? "triangle-down" : "triangle-up" }, true);
+  add("failed", (k) => state[k] === "failed", { color: VERMILION, symbol: "x", size: 8 }, true);
+  add("stopped early", (k) => state[k] === "pruned", { color: GREY, symbol: "line-ns-open",
+    size: 10 }, true);
+  const reached = where(columns, (k) => best[k] != null);
+  traces.push({
+    name: "best so far",
+    mode: "lines",
+    line: { shape: "hv", color: colour("accent"), width: 2.4 },
+    x: pick(trial, reached),
+    y: pick(best, reached),
+    text: reached.map((k) => lines(`best up to trial ${trial[k]}: ${short(best[k])}`)),
+    hoverinfo: "text",
+  });
+  const pad = 0.06 * (high - low || Math.abs(high) || 1);
+  const range = isLog ? undefined : [low - pad, high + pad];
+  return {
+    traces,
+    note: thinNote(columns, facts) + (log && !isLog ? "Not all values are positive: no log scale." : ""),
+    layout: {
+      xaxis: { title: { text: "trial" }, rangemode: "tozero", zeroline: false },
+      yaxis: { title: { text: plain(name) }, type: isLog ? "log" : "linear", zeroline: false,
+        ...(range && inScale.length ? { range } : {}) },
+      yaxis2: { overlaying: "y", range: [0, 1], visible: false, fixedrange: true },
+      uirevision: `${name} ${isLog}`,
+      showlegend: true,
+    },
+  };
+}

@@ -1,0 +1,142 @@
+// The Pareto front of two objectives, or of two at a time of several.
+
+import { GREY, ORANGE, colour, lines, pick, plain, where } from "./charts.js";
+import { el, labelled, select, short } from "./dom.js";
+import { Picture, thinNote } from "./picture.js";
+
+export function tradeoffs(app) {
+  const { objectives } = app.study;
+  const seen = { x: objectives[0], y: objectives[1] };
+  const picture = new Picture(app, "pareto", "Pareto front", {
+    wide: true,
+    about: "Trials by their objectives, and those that no other beats",
+    render: (columns, facts) => drawn(columns, facts, seen, objectives.length),
+  });
+  if (objectives.length > 2) {
+    const names = objectives.map(({ name }) => [name, name]);
+    for (const axis of ["x", "y"]) {
+      picture.controls.append(labelled(axis, select(names, seen[axis].name, (chosen) => {
+        seen[axis] = objectives.find(({ name }) => name === chosen);
+        picture.redraw();
+      })));
+    }
+  }
+  const pictures = objectives.length === 2 ? [picture, belief(app)] : [picture];
+  return { title: "Trade-offs", pictures,
+    element: el("div", { class: "cards" }, pictures.map(({ element }) => element)) };
+}
+
+function drawn(columns, facts, { x, y }, count) {
+  const [xs, ys] = [columns[`values.${x.name}`], columns[`values.${y.name}`]];
+  const { trial, feasible } = columns;
+  const isFront = columns.on_front;
+  const words = (k) => lines(`trial ${trial[k]}`, ...Object.keys(columns)
+    .filter((name) => name.startsWith("values."))
+    .map((name) => `${name.slice(7)} = ${short(columns[name][k])}`));
+  const traces = [];
+  const add = (label, test, extra) => {
+    const chosen = where(columns, test);
+    if (!chosen.length) return;
+    traces.push({ name: label, mode: "markers", x: pick(xs, chosen), y: pick(ys, chosen),
+      text: chosen.map(words), hoverinfo: "text", ...extra });
+  };
+  add("beaten", (k) => feasible[k] && !isFront[k],
+    { marker: { size: 7, color: colour("hollow"), line: { color: GREY, width: 1.3 } } });
+  add("infeasible", (k) => !feasible[k],
+    { marker: { size: 8, symbol: "x-thin-open", color: ORANGE, line: { width: 1.8, color: ORANGE } } });
+  const front = where(columns, (k) => isFront[k]).sort((a, b) => xs[a] - xs[b]);
+  if (count === 2 && front.length) traces.push(steps(front, xs, ys, x, y));
+  add("on the front", (k) => isFront[k],
+    { marker: { size: 9, color: colour("accent"), line: { color: colour("hollow"), width: 1 } } });
+  const reference = facts.reference_point;
+  if (reference) {
+    traces.push({ name: "reference point", mode: "markers", x: [reference[x.name]],
+      y: [reference[y.name]], hoverinfo: "name", visible: "legendonly",
+      marker: { symbol: "cross-thin-open", size: 11, line: { width: 2, color: colour("text") } } });
+  }
+  const volume = facts.hypervolume == null ? ""
+    : `Hypervolume ${short(facts.hypervolume)}${facts.inferred ? ", from a reference point that was found from the front" : ""}. `;
+  return {
+    traces,
+    note: `${thinNote(columns, facts)}${front.length} on the front. ${volume}`,
+    layout: {
+      height: 460,
+      xaxis: { title: { text: titleOf(x) }, zeroline: false },
+      yaxis: { title: { text: titleOf(y) }, zeroline: false },
+      uirevision: `${x.name} ${y.name}`,
+      showlegend: true,
+    },
+  };
+}
+
+function belief(app) {
+  const [x, y] = app.study.objectives;
+  return new Picture(app, "belief", "The front that the model expects", {
+    wide: true,
+    about: "Points on the front of the model, and where the true front may be",
+    render: (columns) => believed(columns, x, y),
+  });
+}
+
+function believed(columns, x, y) {
+  const { kind, share, trial } = columns;
+  const [xs, ys] = [columns[`values.${x.name}`], columns[`values.${y.name}`]];
+  const reached = (of) => where(columns, (k) => kind[k] === "attained" && share[k] === of)
+    .sort((a, b) => xs[a] - xs[b]);
+  const [most, half, least] = [0.9, 0.5, 0.1].map(reached);
+  const line = { color: "rgba(86,180,233,0.5)", width: 1 };
+  const traces = [];
+  if (most.length && least.length) {
+    traces.push({ ...steps(most, xs, ys, x, y), line },
+      { ...steps(least, xs, ys, x, y), line, fill: "tonexty", fillcolor: "rgba(86,180,233,0.25)",
+        name: "reached with 10 to 90 %", showlegend: true });
+  }
+  if (half.length) {
+    traces.push({ ...steps(half, xs, ys, x, y), name: "reached with 50 %", showlegend: true,
+      line: { color: colour("accent"), width: 1.6, dash: "dot" } });
+  }
+  const params = Object.keys(columns).filter((name) => name.startsWith("params."));
+  const add = (name, label, marker) => {
+    const chosen = where(columns, (k) => kind[k] === name);
+    if (!chosen.length) return;
+    traces.push({ name: label, mode: "markers", x: pick(xs, chosen), y: pick(ys, chosen), marker,
+      hoverinfo: "text", text: chosen.map((k) => lines(trial[k] == null ? label : `trial ${trial[k]}`,
+        ...[[x, xs], [y, ys]].map(([of, values]) => `${of.name} = ${short(values[k])}, 68 %: `
+          + `${short(columns[`low.${of.name}`][k])} to ${short(columns[`high.${of.name}`][k])}`),
+        ...params.filter((of) => columns[of][k] != null)
+          .map((of) => `${of.slice(7)} = ${short(columns[of][k])}`))) });
+  };
+  add("expected", "expected, tried or not", { size: 5, color: colour("accent") });
+  add("pending", "pending", { size: 9, symbol: "triangle-up", color: ORANGE,
+    line: { color: colour("text"), width: 1 } });
+  return {
+    traces,
+    note: "Point at one to see where it would be found.",
+    layout: {
+      height: 420,
+      xaxis: { title: { text: titleOf(x) }, zeroline: false },
+      yaxis: { title: { text: titleOf(y) }, zeroline: false },
+      showlegend: true,
+    },
+  };
+}
+
+const titleOf = ({ name, direction }) =>
+  `${plain(name)} (${direction === "maximize" ? "large" : "small"} is good)`;
+
+// The border of what the front beats: its points, and corners between them.
+function steps(front, xs, ys, x, y) {
+  const better = (direction) => (direction === "maximize" ? Math.min : Math.max);
+  const [px, py] = [[], []];
+  front.forEach((k, at) => {
+    if (at) {
+      const before = front[at - 1];
+      px.push(better(x.direction)(xs[before], xs[k]));
+      py.push(better(y.direction)(ys[before], ys[k]));
+    }
+    px.push(xs[k]);
+    py.push(ys[k]);
+  });
+  return { name: "front", mode: "lines", x: px, y: py, hoverinfo: "skip", showlegend: false,
+    line: { color: colour("accent"), width: 1.6 } };
+}

@@ -1,0 +1,338 @@
+"""Facts about the dashboard's page, in a real browser: Debian's Chromium, without a window."""
+
+import json
+import re
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from urllib.parse import urlencode
+
+import pytest
+from playwright.sync_api import BrowserContext, Page, expect, sync_playwright
+
+from bbmmopt import Optimizer
+from bbmmopt.dashboard import DashboardServer
+from bbmmopt.plots import posterior_data
+from bbmmopt.storage import open_storage
+from bbmmopt.study import Study
+from tests.bbmmopt.dashboards import NASTY, TOKEN, conditional_study, serving, smooth_study
+
+pytestmark = pytest.mark.alone
+
+# It must not look for anything outside while it starts.
+ARGUMENTS = [
+    *("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
+    *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
+]
+
+
+@dataclass
+class Seen:
+    """A page, and what it did besides.
+
+    Attributes:
+        page: The page.
+        complaints: What it wrote to the console as an error, and exceptions.
+        requests: Where it sent requests to.
+    """
+
+    page: Page
+    complaints: list[str] = field(default_factory=list)
+    requests: list[str] = field(default_factory=list)
+
+    def plot(self, kind: str) -> list[dict]:
+        """What is drawn of a picture, a dict for each trace; none while there is nothing."""
+        script = "(id) => document.getElementById(id)?.data ?? []"
+        return self.page.evaluate(f"JSON.parse(JSON.stringify(({script})('plot-{kind}')))")
+
+    def trace(self, kind: str, name: str) -> dict:
+        """One of them."""
+        return next(trace for trace in self.plot(kind) if trace.get("name") == name)
+
+    def settled(self, kind: str) -> None:
+        """Wait until a picture is drawn as of what is stored, and nothing is being computed."""
+        card = self.page.locator(".card", has=self.page.locator(f"#plot-{kind}"))
+        expect(card.locator(".plot .main-svg").first).to_be_attached()
+        expect(card).not_to_have_class(re.compile("busy"))
+
+    def open(self, server: DashboardServer, study: str, tab: str = "overview", token: str = TOKEN):
+        """Look at a study."""
+        self.page.goto("about:blank")  # or only the part after # would change
+        where = urlencode({"token": token, "study": study, "tab": tab})
+        self.page.goto(f"{server.origin}/#{where}")
+
+
+@pytest.fixture(scope="module")
+def where(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A file with several studies."""
+    path = tmp_path_factory.mktemp("dashboard") / "study.db"
+    with open_storage(path) as storage:
+        conditional_study(storage)
+        smooth_study(storage, "smooth")
+        smooth_study(storage, "growing", 3)
+        optimizer = Optimizer(
+            {"<b>x</b>": smooth_study(storage, "%{y}", 1).space.parameters["a"]},
+            minimize="<i>loss</i>",
+            storage=storage,
+            study=NASTY,
+            seed=0,
+        )
+        for value in (1.0, 2.0):
+            optimizer.tell(optimizer.ask(worker="<img src=x onerror=alert(2)>"), value)
+        optimizer.tell(optimizer.ask(), failed="Traceback\n<script>alert(3)</script>")
+    return path
+
+
+@pytest.fixture(scope="module")
+def server(where: Path) -> Iterator[DashboardServer]:
+    """A dashboard of it."""
+    with serving(where) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[BrowserContext]:
+    """A browser, which must be installed: Debian's package chromium. It keeps Plotly's script."""
+    program = shutil.which("chromium")
+    assert program is not None, "the tests of the dashboard need Chromium: apt install chromium"
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=program, args=ARGUMENTS)
+        yield browser.new_context(viewport={"width": 1280, "height": 900})
+        browser.close()
+
+
+@pytest.fixture
+def seen(browser: BrowserContext, server: DashboardServer) -> Iterator[Seen]:
+    """A page, of which nothing may go wrong nor out."""
+    page = browser.new_page()
+    page.set_default_timeout(20_000)
+    seen = Seen(page)
+    page.on("pageerror", lambda error: seen.complaints.append(str(error)))
+    page.on("dialog", lambda dialog: seen.complaints.append(f"dialog: {dialog.message}"))
+    page.on(
+        "console",
+        lambda said: seen.complaints.append(said.text) if said.type == "error" else None,
+    )
+    page.on("request", lambda request: seen.requests.append(request.url))
+    yield seen
+    written = page.locator("body").inner_text()
+    page.close()
+    assert [word for word in ("[object", "undefined", "NaN") if word in written] == []
+    assert seen.complaints == []
+    strangers = [u for u in seen.requests if not u.startswith((server.origin, "data:", "blob:"))]
+    assert [url for url in strangers if url != "about:blank"] == []
+
+
+def test_every_tab_shows_something_and_asks_nobody_else(seen, server):
+    seen.open(server, "svm")
+    tabs = seen.page.get_by_role("tab")
+    expect(tabs).to_have_text(["Overview", "Slices", "Model", "Timeline", "Trials"])
+    for tab, kinds in {
+        "Overview": ["history", "parallel"],
+        "Slices": ["posterior", "acquisition"],
+        "Model": ["importance", "calibration"],
+        "Timeline": ["timeline"],
+    }.items():
+        tabs.filter(has_text=tab).click()
+        for kind in kinds:
+            seen.settled(kind)
+            assert seen.plot(kind), kind
+        expect(seen.page.locator(".note.wrong")).to_have_count(0)
+    seen.page.keyboard.press("ArrowRight")
+    expect(seen.page.get_by_role("tab", selected=True)).to_have_text("Trials")
+    expect(seen.page.get_by_role("tab", selected=True)).to_be_focused()
+    seen.page.keyboard.press("ArrowLeft")
+    assert any(url.endswith("/plotly.min.js") for url in seen.requests)
+    assert "token" not in seen.page.url  # nobody can read it over a shoulder
+    seen.page.reload()
+    expect(seen.page.get_by_role("tab", selected=True)).to_have_text("Timeline")
+
+
+def test_the_history_grows_by_itself_while_others_write(seen, server, where):
+    seen.open(server, "growing")
+    seen.settled("history")
+    assert len(seen.trace("history", "observed")["x"]) == 3
+    asked = len([url for url in seen.requests if "kind=history" in url])
+    with Study.open(where, "growing") as other:
+        trial = other.add_trial({"a": 0.5, "b": 0.5, "c": 10.0}, -1.0)
+        expect(seen.page.locator("#summary")).to_contain_text("4 complete")
+        expect(seen.page.locator("#summary .best")).to_contain_text("loss = -1 in trial 3")
+        seen.settled("history")
+        expect(seen.page.locator(".card .state").first).to_have_text(re.compile(r"^revision 8$"))
+        assert seen.trace("history", "observed")["y"][-1] == -1.0
+        assert seen.trace("history", "best so far")["y"][-1] == -1.0
+        other.enqueue({"a": 0.0, "b": 0.0, "c": 1.0})
+        other.add_trial({"a": 1.0, "b": 1.0, "c": 1.0}, 2.0)
+        _until(seen, lambda: len(seen.trace("history", "observed")["x"]) == 5)
+        other.tell(4, 3.0)  # in the middle of what the page has
+        _until(seen, lambda: 4 in seen.trace("history", "observed")["x"])
+        assert seen.trace("history", "observed")["x"] == [0, 1, 2, 3, 4, 5]
+        assert seen.trace("history", "observed")["y"][3:] == [trial.value, 3.0, 2.0]
+    fresh = [url for url in seen.requests if "kind=history" in url][asked:]
+    assert fresh  # and only what is new was asked for
+    assert all(re.search(r"have=[1-9]", url) for url in fresh)
+
+
+def test_a_slider_moves_the_slice(seen, server, where):
+    seen.open(server, "smooth", "slices")
+    seen.page.locator("#slice-x").select_option("a")
+    seen.page.locator("#slice-y").select_option("")
+    seen.settled("posterior")
+    slider = seen.page.locator('input[type="range"][data-name="c"]')
+    exact = seen.page.get_by_label("c, exactly")
+    for place, value in [("0", 1.0), ("1000", 100.0), ("500", 10.0)]:
+        slider.fill(place)
+        expect(exact).to_have_value(f"{value:g}")
+        with Optimizer.open(where, "smooth") as optimizer:
+            b = optimizer.best.params["b"]
+            expected = posterior_data(optimizer, "a", fixed={"b": b, "c": value})
+        medians = pytest.approx(expected["median"].tolist(), rel=1e-6, abs=1e-9)
+        _until(seen, lambda medians=medians: seen.trace("posterior", "median")["y"] == medians)
+        seen.settled("acquisition")
+
+
+def _until(seen: Seen, is_so, most: int = 200) -> None:
+    """Wait until something is so, which no locator can tell."""
+    for _ in range(most):
+        if is_so():
+            return
+        seen.page.wait_for_timeout(50)
+    raise AssertionError("that did not happen")
+
+
+def test_a_conditional_parameter_has_a_control_only_where_it_is_active(seen, server):
+    seen.open(server, "svm", "slices")
+    seen.page.locator("#slice-x").select_option("C")
+    seen.page.locator("#slice-y").select_option("")
+    kernel, degree = (seen.page.locator(f'[data-name="{name}"]') for name in ("kernel", "degree"))
+    for choice, count in [("poly", 1), ("rbf", 0), ("poly", 1)]:
+        kernel.select_option(label=choice)
+        expect(degree).to_have_count(count)
+        seen.settled("posterior")
+        expect(seen.page.locator(".note.wrong")).to_have_count(0)
+    degree.fill("3")
+    kernel.select_option(label="rbf")  # degree was set, and is not active any more
+    expect(degree).to_have_count(0)
+    seen.settled("acquisition")
+    expect(seen.page.locator(".note.wrong")).to_have_count(0)
+
+
+def test_a_trial_added_in_the_page_is_in_the_storage(seen, server, where):
+    seen.open(server, "svm", "trials")
+    seen.page.get_by_role("button", name="Add a trial").click()
+    form = seen.page.get_by_role("dialog")
+    expect(form).to_contain_text("an integer in [0, 1152921504606846976]")
+    form.get_by_label("kernel").select_option(label="rbf")
+    expect(form.get_by_label("degree")).to_have_count(0)
+    form.get_by_label("kernel").select_option(label="poly")
+    form.get_by_label("degree").fill("7")
+    form.get_by_label("huge").fill(str(2**60 - 3))
+    form.get_by_label("C").fill("0.125")
+    seen.complaints.clear()
+    form.get_by_role("button", name="Put it in line").click()
+    expect(form.get_by_role("alert")).to_contain_text("parameter 'degree': 7 is outside [2, 5]")
+    assert "422" in seen.complaints.pop()  # the browser notes that
+    form.get_by_label("degree").fill("5")
+    form.get_by_role("button", name="Put it in line").click()
+    expect(form).to_have_count(0)
+    expect(seen.page.locator('tr[data-number="10"]')).to_contain_text("waiting")
+    with Study.open(where, "svm") as study:
+        assert study.trials[10].state == "waiting"
+        assert study.trials[10].params == {
+            "C": 0.125,
+            "kernel": "poly",
+            "degree": 5,
+            "huge": 2**60 - 3,
+        }
+
+
+def test_a_value_told_in_the_page_is_in_the_storage(seen, server, where):
+    seen.open(server, "svm", "trials")
+    seen.page.get_by_role("button", name="Details of trial 8").click()
+    seen.page.get_by_role("button", name="Tell what came out").click()
+    form = seen.page.get_by_role("dialog")
+    form.get_by_label("loss").fill("1.5e-3")
+    form.get_by_role("button", name="Tell").click()
+    expect(seen.page.locator("#said")).to_contain_text("Trial 8 is complete: loss = 0.0015")
+    expect(seen.page.locator('tr[data-number="8"]')).to_contain_text("complete")
+    with Study.open(where, "svm") as study:
+        assert study.trials[8].values == {"loss": 0.0015}
+
+
+def test_runs_are_stopped_from_the_page(seen, server, where):
+    with Study.open(where, "smooth") as study:
+        assert study.stop_reason is None
+        seen.open(server, "smooth")
+        seen.page.get_by_role("button", name="Stop").click()
+        form = seen.page.get_by_role("dialog")
+        form.get_by_label("Why").fill("lunch")
+        form.get_by_role("button", name="Stop").click()
+        expect(seen.page.locator("#summary")).to_contain_text("asked to stop: lunch")
+        assert study.stop_reason == "lunch"
+
+
+def test_trials_are_sorted_filtered_and_their_tracebacks_folded(seen, server):
+    seen.open(server, "svm", "trials")
+    rows = seen.page.locator("tr.trial")
+    seen.page.get_by_role("button", name="loss").click()
+    expect(seen.page.locator("th[aria-sort=ascending]")).to_contain_text("loss")
+    expect(rows.nth(1)).to_contain_text("0.25")
+    seen.page.get_by_label("Find in trials").fill("zerodivision")
+    expect(rows).to_have_count(1)
+    seen.page.get_by_role("button", name="Details of trial 3").click()
+    folded = seen.page.locator("details.reason")
+    expect(folded.locator("summary")).to_have_text("ZeroDivisionError: <b>zero</b>")
+    expect(folded.locator("pre")).to_be_hidden()
+    details = seen.page.locator("tr.details dl")
+    expect(details).to_contain_text("kernel")
+    folded.locator("summary").click()
+    expect(folded.locator("pre")).to_contain_text("Traceback (most recent call last)")
+
+
+def test_names_that_look_like_html_are_shown_as_text(seen, server):
+    seen.open(server, NASTY)
+    page = seen.page
+    expect(page.locator("#study option:checked")).to_have_text(NASTY)
+    for tab in ("overview", "slices", "model", "timeline", "trials"):
+        page.locator(f"#tab-{tab}").click()
+        expect(page.locator(".card.busy")).to_have_count(0)
+        if tab == "overview":
+            seen.settled("history")
+            expect(page.locator("#plot-history .ytitle")).to_have_text("<i>loss</i>")
+            expect(page.locator("#plot-parallel")).to_contain_text("<b>x</b>")
+        if tab == "timeline":
+            seen.settled("timeline")
+            expect(page.locator("#plot-timeline")).to_contain_text("<img")
+    expect(page.locator("tr.trial").first).to_contain_text("<script>alert(3)</script>")
+    assert page.locator("main b, main i, main img, main script").count() == 0
+    page.get_by_role("button", name="Add a trial").click()
+    expect(page.get_by_role("dialog")).to_contain_text("<b>x</b>")
+
+
+def test_another_study_is_chosen_in_the_page(seen, server):
+    seen.open(server, "svm")
+    seen.settled("history")
+    seen.page.locator("#study").select_option("%{y}")
+    expect(seen.page.locator("#summary")).to_contain_text("1 complete")
+    seen.settled("history")
+    assert json.loads(json.dumps(seen.trace("history", "observed")["x"])) == [0]
+    expect(seen.page).to_have_title("%{y} · bbmmopt")
+
+
+def test_a_wrong_token_is_told_what_to_do(seen, server):
+    seen.open(server, "svm", token="guessed")
+    expect(seen.page.locator("#message")).to_contain_text("open the address that the dashboard")
+    expect(seen.page.locator("#live")).to_have_text("not connected")
+    assert seen.page.locator(".card").count() == 0
+    assert ["401" in text for text in seen.complaints] == [True]
+    seen.complaints.clear()
+
+
+def test_the_page_fits_a_narrow_screen(seen, server):
+    seen.page.set_viewport_size({"width": 420, "height": 800})
+    seen.open(server, "svm")
+    for tab in ("overview", "slices", "trials"):
+        seen.page.locator(f"#tab-{tab}").click()
+        expect(seen.page.locator(".card.busy")).to_have_count(0)
+        assert seen.page.evaluate("document.documentElement.scrollWidth") <= 420
