@@ -333,7 +333,7 @@ def test_attainment_surfaces_bound_what_a_share_of_the_sets_reaches(share):
     sets.append(np.empty((0, 2)))
     corners = attainment_surface(sets, share)
     for z in rng.uniform(-1, 9, (400, 2)).round(rng.integers(0, 2)):
-        attained = sum(bool((Y >= z).all(1).any()) for Y in sets)
+        attained = sum(bool((z <= Y).all(1).any()) for Y in sets)
         assert bool((corners >= z).all(1).any()) == (attained >= share * len(sets) - 1e-9)
     assert pareto_front_of(corners).all()
 
