@@ -14,7 +14,7 @@ import torch
 from bbmmopt.devices import DeviceError, told_apart, usable
 from bbmmopt.modelling import Belief, Beliefs
 from bbmmopt.notebook import facts, heading, joined, rounded
-from bbmmopt.space.checks import is_integer
+from bbmmopt.space.checks import did_you_mean, is_integer
 from bbmmopt.storage import NumberTaken
 from bbmmopt.strategies import (
     Acquisition,
@@ -467,7 +467,9 @@ class Optimizer(Study):
                 f"{', '.join(outputs)}."
             )
         if name is not None and name not in outputs:
-            raise ValueError(f"no output {name!r}; there are {', '.join(outputs)}.")
+            raise ValueError(
+                f"no output {name!r}; there are {', '.join(outputs)}.{did_you_mean(name, outputs)}"
+            )
         beliefs = self.beliefs()
         every = [*beliefs.objectives, *beliefs.constraints]
         return every[0 if name is None else outputs.index(name)]

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import html
 import os
 import sys
+import tempfile
 import webbrowser
+from pathlib import Path
 
 import click
 
@@ -12,8 +15,6 @@ from bbmmopt.cli.arguments import StudyCommand, on_storage
 from bbmmopt.cli.completing import study_names
 from bbmmopt.cli.errors import BAD_INPUT, NO_STUDY, Failure
 from bbmmopt.cli.opening import existing_storage, named
-
-_LIBRARIES = ("plotly", "starlette", "uvicorn")
 
 
 @click.command(cls=StudyCommand)
@@ -46,7 +47,7 @@ def dashboard(
     """Show the studies of STORAGE in a browser, as they run. Ctrl-C ends it.
 
     The history, the trials, what the model believes and where it would go next, all kept up to date
-    while workers run. Trials can be put in line, told and stopped from the page.
+    while workers run. From the page, trials can be put in line and told, and runs stopped.
 
     \b
       bbmmopt dashboard study.db
@@ -63,14 +64,11 @@ def dashboard(
             raise Failure(f"there is no study {study!r} in {named(where)}; {there}.", NO_STUDY)
         try:
             from bbmmopt.dashboard import DashboardServer, PortTaken
-            from bbmmopt.dashboard.guard import is_loopback
-            from bbmmopt.dashboard.hub import Hub
-        except ModuleNotFoundError as error:
-            if (error.name or "").partition(".")[0] not in _LIBRARIES:
-                raise
-            raise Failure(
-                f"the dashboard needs {error.name}: pip install 'bbmmopt[dashboard]'.", BAD_INPUT
-            ) from error
+        except ImportError as error:
+            raise Failure(str(error), BAD_INPUT) from error
+        from bbmmopt.dashboard.guard import is_loopback
+        from bbmmopt.dashboard.hub import Hub
+
         hub = Hub(storage, name=named(where), first=study, read_only=read_only)
         try:
             server = DashboardServer(hub, host=host, port=port)
@@ -84,14 +82,31 @@ def dashboard(
                 err=True,
             )
         click.echo(f"Dashboard of {named(where)}, until Ctrl-C:\n  {server.url}")
-        if not no_browser and _has_screen():
-            webbrowser.open(server.url)
-        server.run()
+        with tempfile.TemporaryDirectory(prefix="bbmmopt-") as folder:
+            if not no_browser and _has_screen():
+                webbrowser.open(_door(Path(folder), server.url))
+            server.run()
     if hub.busy:
         # A model is being fitted in a thread that nothing can stop, and Python would end under it.
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(0)
+
+
+def _door(folder: Path, url: str) -> str:
+    """The address of a file that leads to the dashboard.
+
+    Other users of the machine see with what a browser was started, so the token is not in that;
+    the folder is for its owner alone.
+    """
+    door = folder / "dashboard.html"
+    place = html.escape(url)
+    door.write_text(
+        f'<!doctype html><meta charset="utf-8"><meta http-equiv="refresh" content="0; url={place}">'
+        f'<a href="{place}">bbmmopt</a>',
+        encoding="utf-8",
+    )
+    return door.as_uri()
 
 
 def _has_screen() -> bool:

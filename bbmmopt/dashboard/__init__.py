@@ -4,6 +4,16 @@
 it, and the script of Plotly to draw with; nothing comes from outside.
 """
 
+try:
+    import plotly as _plotly  # noqa: F401
+    import starlette as _starlette  # noqa: F401
+    import uvicorn as _uvicorn  # noqa: F401
+except ImportError as error:
+    raise ImportError(
+        f"bbmmopt.dashboard needs Starlette, uvicorn and Plotly, of which one is not there "
+        f"({error}): pip install 'bbmmopt[dashboard]'."
+    ) from error
+
 from bbmmopt.dashboard.app import application
 from bbmmopt.dashboard.server import DashboardServer, PortTaken
 

@@ -43,8 +43,10 @@ _STATUS: tuple[tuple[type[Exception], int], ...] = (
     (StorageError, 503),
     (ValueError, 422),
     (TypeError, 422),
+    (RecursionError, 422),
 )
 _WORDS = {
+    RecursionError: "what was sent is nested too deeply.",
     Superseded: "the page has asked for something else since.",
     Closed: "the dashboard is ending.",
 }
@@ -243,6 +245,9 @@ async def _picture(request: Request) -> Any:
     options = {name: value for name, value in wanted.items() if value is not None}
     if not isinstance(options.get("fixed", {}), dict):
         raise HTTPException(400, "fixed must be a JSON object, {name: value}.")
+    for name, value in options.items():
+        if name != "fixed" and not isinstance(value, str):
+            raise HTTPException(400, f"{name} must be a text; got {type(value).__name__}.")
     if "fixed" in options:
         options["fixed"] = point_from(gallery.live.study, options["fixed"])
     page = given.get("page")

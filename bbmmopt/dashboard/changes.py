@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from bbmmopt.dashboard.describing import point_from
@@ -40,7 +41,8 @@ def tell(study: Study, sent: dict[str, Any]) -> dict[str, Any]:
     told: dict[str, Any] = {
         name: _number(name, value) for name, value in _field(sent, "values", dict).items()
     }
-    for name, value in sent.get("standard_errors", {}).items():
+    errors = _field(sent, "standard_errors", dict) if "standard_errors" in sent else {}
+    for name, value in errors.items():
         told[name] = (told.get(name), _number(f"standard error of {name}", value))
     return row(_tell(study, study.problem, number, told), study.problem)
 
@@ -83,7 +85,11 @@ def _number(name: str, given: Any) -> Any:
     if not isinstance(given, str):
         return given
     try:
-        return float(given)
+        value = float(given)
     except ValueError:
         shown = f"got {given[:40]!r}" if given.strip() else "it is empty"
         raise ValueError(f"the value of {name} must be a number; {shown}.") from None
+    if math.isinf(value) and "inf" not in given.lower():
+        # As an infinity it would be recorded as a failure, and no other value could be told.
+        raise ValueError(f"the value of {name} is too large for a float; got {given[:40]!r}.")
+    return value

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import secrets
 import threading
 import time
 from collections import OrderedDict
@@ -17,7 +18,6 @@ from bbmmopt.dashboard.live import Live, Part
 from bbmmopt.dashboard.strict import plain
 from bbmmopt.dashboard.thinning import kept, thinned
 from bbmmopt.storage import StudyRevised
-from bbmmopt.trial import TrialState
 
 _CACHED = 32  # pictures that are kept of a study
 _VERSIONS = 3  # of each, so that only what is new is sent
@@ -104,7 +104,8 @@ class Gallery:
     def __init__(self, live: Live) -> None:
         self.live = live
         self._cache: OrderedDict[str, list[Computed]] = OrderedDict()
-        self._versions = count(1)
+        # Not from 1: a page may have one of a server that was started anew since.
+        self._versions = count(secrets.randbelow(2**48))
         self._lock = threading.Lock()  # around the cache: two lanes and the event loop use it
         live.on_reopen.append(self._forget)
 
@@ -187,8 +188,9 @@ class Gallery:
         """The latest trials that have a place on a slice, and whether they lie on it."""
         axes = [facts["x"], *([facts["y"]] if facts["y"] is not None else [])]
         found = []
+        problem = self.live.study.problem
         for trial in reversed(self.live.study.trials):
-            if trial.state == TrialState.PRUNED or any(a not in trial.params for a in axes):
+            if any(axis not in trial.params for axis in axes):
                 continue
             held = facts["held"].items()
             found.append(
@@ -198,6 +200,7 @@ class Gallery:
                     "x": trial.params[axes[0]],
                     "y": trial.params[axes[1]] if len(axes) > 1 else None,
                     "values": trial.values,
+                    "feasible": problem.is_feasible(trial) if trial.values is not None else None,
                     "on": all(trial.params.get(name) == value for name, value in held),
                 }
             )

@@ -74,7 +74,7 @@ def object_of(text: str | bytes, what: str) -> dict[str, Any]:
         HTTPException: 400 if it is none.
     """
     try:
-        found = json.loads(text, parse_constant=_refused)
+        found = json.loads(text, parse_constant=_refused, parse_float=_finite)
     except (ValueError, RecursionError) as error:
         raise HTTPException(400, f"{what} is not JSON: {error}.") from None
     if not isinstance(found, dict):
@@ -84,3 +84,10 @@ def object_of(text: str | bytes, what: str) -> dict[str, Any]:
 
 def _refused(name: str) -> None:
     raise ValueError(f"{name} is no number in JSON")
+
+
+def _finite(digits: str) -> float:
+    value = float(digits)
+    if not math.isfinite(value):
+        raise ValueError(f"{digits[:40]} is too large for a float")
+    return value

@@ -13,7 +13,7 @@ from bbmmopt.plots.marks import draw_marks, hidden_note
 from bbmmopt.plots.regions import draw_chance, draw_forbidden
 from bbmmopt.plots.slices import make_slice, need_complete
 from bbmmopt.plots.source import Source, modelled
-from bbmmopt.plots.style import axes_or_new, check_axes, place_legend, scatter, title
+from bbmmopt.plots.style import MARKS, axes_or_new, check_axes, place_legend, scatter, title
 from bbmmopt.plots.surface import Range, draw_curve, draw_surface
 from bbmmopt.plots.table import Table
 from bbmmopt.plots.worth import Worth, worth_of
@@ -177,4 +177,5 @@ def _draw_next(ax: Axes, worth: Worth) -> None:
     if where.y is None:
         point.append(float(np.clip(worth.height, *ax.get_ylim())))
         ax.axvline(point[0], color="0.6", linewidth=1.0, linestyle=":", zorder=1)
-    scatter(ax, "next", point, label, faint=not on_slice)
+    drawn = scatter(ax, "next", point, label, faint=not on_slice)
+    drawn.set_zorder(MARKS["next"].layer + 0.1)  # or the largest here, often close by, hides it

@@ -24,7 +24,7 @@ from bbmmopt.plots.posterior import draw_believed, view
 from bbmmopt.plots.replay import Replay
 from bbmmopt.plots.slices import Slice, make_slice, need_complete
 from bbmmopt.plots.source import Source, modelled
-from bbmmopt.plots.style import in_order, legend_entries, plain, title
+from bbmmopt.plots.style import in_order, legend_entries, plain, short, title
 from bbmmopt.plots.surface import Range
 from bbmmopt.plots.worth import Worth, floor_of, worth_of
 from bbmmopt.space.checks import is_integer
@@ -102,6 +102,8 @@ class Frame:
 
 
 def _check(path: Any, fps: Any) -> None:
+    if not isinstance(path, str | PathLike | None):
+        raise TypeError(f"path must be the name of a file that ends in .gif; got {path!r}.")
     if path is not None and Path(fspath(path)).suffix.lower() != ".gif":
         raise ValueError(
             f"path must end in .gif; got {fspath(path)!r}. For other formats, save the animation "
@@ -136,6 +138,8 @@ def _checked(trials: Iterable[int] | None, moments: Sequence[int]) -> list[int |
     if trials is None:
         some = np.linspace(0, len(moments) - 1, min(len(moments), _MOST_FRAMES - 1)).round()
         return [*(moments[int(i)] for i in some), None]
+    if isinstance(trials, str) or not isinstance(trials, Iterable):
+        raise TypeError(f"trials must be a list of numbers of trials; got {trials!r}.")
     wanted = list(trials)
     for number in wanted:
         if not is_integer(number) or number not in moments:
@@ -224,7 +228,7 @@ class Film:
         when = "now" if frame.number is None else f"when trial {frame.number} was suggested"
         count = f"{worth.count} trial{'s' * (worth.count != 1)}"
         self.figure.suptitle(f"{count} known {when}", fontsize=11.5)
-        title(left, plain(f"Posterior of {believed.output.name}"), held=where.held)
+        title(left, plain(f"Posterior of {short(believed.output.name)}"), held=where.held)
         title(right, worth.title, note="\n".join([*worth.notes, *where.notes]))
         return [left, right]
 

@@ -17,12 +17,22 @@ from matplotlib.ticker import (
     StrMethodFormatter,
 )
 
-from bbmmopt.plots.style import fit_letters, letters, plain, short, width
+from bbmmopt.plots.style import (
+    fit_letters,
+    fitted,
+    height,
+    letters,
+    plain,
+    short,
+    steep,
+    width,
+)
 from bbmmopt.space import Integer, Real, Space
 from bbmmopt.space.parameters import Parameter
 
 _CELLS = 40  # integers of up to so many values are drawn as cells, one each
 _TICKS = 12  # up to so many levels each get a tick
+_LONGEST = 14  # characters of a choice that are written, turned, where there is not more room
 _GOLDEN = (math.sqrt(5) - 1) / 2
 
 
@@ -92,15 +102,22 @@ class Axis:
         # Limits first: a log scale must not meet the limits (0, 1) of empty axes.
         scale = "log" if self.log else "linear"
         ax.set(**{f"{side}scale": scale, f"{side}lim": (low, high)})
-        ax.set(**{f"{side}label": plain(self.name)})
+        room = width(ax) if side == "x" else height(ax)
+        ax.set(**{f"{side}label": fitted(self.name, room, letters(ax))})
         fit_letters(ax)
         axis = ax.xaxis if side == "x" else ax.yaxis
         if self.labels is not None:
             every = math.ceil(len(self.labels) / (24 if side == "y" else _TICKS))
-            room = width(ax) / (0.65 * letters(ax)) * every / len(self.labels)  # characters
-            most = 24 if side == "y" else min(24, max(3, int(room)))
-            texts = [plain(short(label, most)) for label in self.labels]
-            axis.set_ticks(np.arange(len(texts))[::every], texts[::every])
+            each = room / (0.65 * letters(ax)) * every / len(self.labels)  # characters
+            most, look = min(24, int(0.35 * width(ax) / (0.65 * letters(ax)))), {}
+            if side == "x":
+                most = min(24, max(int(each), _LONGEST))
+                longest = max(len(short(label, most)) for label in self.labels)
+                if longest > each:
+                    angle = steep(0.65 * letters(ax) * each, letters(ax))
+                    look = {"rotation": angle, "ha": "right", "rotation_mode": "anchor"}
+            texts = [plain(short(label, max(3, most))) for label in self.labels]
+            axis.set_ticks(np.arange(len(texts))[::every], texts[::every], **look)
             axis.set_tick_params(length=0, pad=8)
         elif self.cells and len(self.values) <= _TICKS:
             axis.set_major_locator(FixedLocator(self.values.tolist()))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 import torch
 from matplotlib.axes import Axes
-from matplotlib.patheffects import withStroke
 from scipy.special import ndtri
 
 from bbmmopt.former import FARTHEST
@@ -23,8 +22,13 @@ from bbmmopt.plots.style import (
     VERMILION,
     axes_or_new,
     check_axes,
+    fitted,
+    halo,
+    ink,
+    letters,
     place_legend,
     plain,
+    short,
     tidy,
     title,
     width,
@@ -250,7 +254,7 @@ def _draw(ax: Axes, table: Table) -> None:
     for label, marker, face, which in (
         ("within 95 %", "o", "white", counts & ~beyond),
         ("beyond 95 %", "s", VERMILION, counts & beyond),
-        ("so bad that the model cuts it off", "X", "0.7", ~counts),
+        ("cut off by the model", "X", "0.7", ~counts),
     ):
         if which.any():
             ax.scatter(
@@ -266,7 +270,7 @@ def _draw(ax: Axes, table: Table) -> None:
                 clip_on=False,
             )
     _name(ax, table, x, (counts & beyond))
-    ax.set_xlabel(plain(f"observed {table.facts['name']}"))
+    ax.set_xlabel(fitted(f"observed {table.facts['name']}", width(ax), letters(ax)))
     ax.set_ylabel("predicted without it")
     _explain(ax, table)
     if width(ax) >= _INSET_FROM:
@@ -294,9 +298,9 @@ def _name(ax: Axes, table: Table, x: np.ndarray, which: np.ndarray) -> None:
             xytext=(5, 3),
             textcoords="offset points",
             fontsize=8 if width(ax) >= _SMALL else 6.5,
-            color=BLACK,
+            color=ink(ax),
             zorder=4,
-            path_effects=[withStroke(linewidth=2.0, foreground="white")],
+            path_effects=halo(ax, 2.0),
         )
 
 
@@ -315,7 +319,7 @@ def _explain(ax: Axes, table: Table) -> None:
         f"68 % bands hold {inner}, 95 % bands {outer} of {count}\n"
         f"RMSE {rmse}, NLPD {nlpd}, z-scores {mean} ± {z.std():.2f}"
     )
-    heading = f"Each {facts['name']} predicted from all others"
+    heading = f"Each {short(facts['name'])} predicted from all others"
     title(ax, plain(heading), note=notes)
 
 
@@ -333,7 +337,12 @@ def _draw_coverage(ax: Axes, table: Table, x: np.ndarray) -> None:
     share = (z[:, None] <= [_half(level) for level in levels]).mean(0)
     spread = _half(0.95) * np.sqrt(levels * (1 - levels) / max(len(z), 1))
     inset.fill_between(
-        levels, (levels - spread).clip(0), (levels + spread).clip(max=1), color="0.88", linewidth=0
+        levels,
+        (levels - spread).clip(0),
+        (levels + spread).clip(max=1),
+        color=ink(ax),
+        alpha=0.13,
+        linewidth=0,
     )
     inset.plot([0, 1], [0, 1], color=GREY, linewidth=0.8, linestyle="--")
     inset.plot(levels, share, color=BLUE, linewidth=1.4)

@@ -135,7 +135,7 @@ class _Look:
     def heading(self) -> str:
         """What is drawn, in words."""
         count = len(self.output.belief.data.y)
-        return f"{self.output.name} after {count} trial{'s' * (count != 1)}"
+        return f"{short(self.output.name)} after {count} trial{'s' * (count != 1)}"
 
     @property
     def note(self) -> str:
@@ -144,7 +144,7 @@ class _Look:
         if self.at == "average":
             words = "all other parameters averaged out"
         if self.fixed:
-            held = (f"{name} = {short(value)}" for name, value in self.fixed.items())
+            held = (f"{short(name)} = {short(value)}" for name, value in self.fixed.items())
             words += f"\nfixed: {', '.join(held)}"
         if self.unknown:
             words += f"\nnot stored, so not looked at: {', '.join(self.unknown)}"

@@ -21,16 +21,17 @@ from bbmmopt.plots.slices import make_slice
 from bbmmopt.search import Domain, NoFeasiblePoint, Region
 from bbmmopt.search.starts import sobol
 from bbmmopt.space import Space
+from bbmmopt.space.limits import Sum
 from bbmmopt.trial import Trial
 
 _CURVE, _SURFACE = 61, 25  # points along a continuous axis
-_FINE = 51  # of a surface that is no average
+_FINE = 51  # of a surface that is no average, or of one point at each place
 # Points that are averaged over at each of these; fewer of many trials, each of which costs as much.
 # Of 10 parameters surfaces were off by up to 0.2 % of their range; by 0.8 % with 32.
 _ROWS, _ROWS_LARGE, _LARGE = 128, 32, 1000
-# Under constraints each place has to be drawn for by itself, or user's functions have to be called.
+# Under constraints each place has rows of its own, and user's functions have to be called.
 _FEW_SURFACE, _FEW_CURVE, _FEW_ROWS = 17, 33, 64
-_POOL = 16  # times as many rows are drawn where parameters are not always active
+_POOL = 16  # times as many rows are drawn where some are not active, or not allowed, at a place
 
 
 @dataclass(frozen=True)
@@ -141,27 +142,37 @@ class Averages:
 
     def places(self, names: Sequence[str]) -> Places:
         """The points of a panel over these parameters; none where they are never active at once."""
-        constrained = bool(self.space.constraints)
-        points = (_FEW_CURVE, _FEW_SURFACE) if constrained else (_CURVE, _SURFACE)
-        axes = tuple(make_axis(self.space, name, points[len(names) - 1]) for name in names)
-        if any(axis.cells for axis in axes):  # few of them: there is room for more along the other
-            axes = tuple(make_axis(self.space, name, points[0]) for name in names)
-        columns = [axis.column for axis in axes]
+        columns = [self.space.names.index(name) for name in names]
+        free = {j for j, c in enumerate(self.space.columns) if c.kind != "fixed"}
+        alone = free <= {*columns, *self.held}  # then a place is one point
+        axes = self._axes(names, alone)
         U = np.stack([u.ravel() for u in np.meshgrid(*(axis.units for axis in axes))], 1)  # (c, a)
-        if self.space.limits.sums:
-            each = [self._feasible(dict(zip(columns, u, strict=True))) for u in U.tolist()]
-            X = np.concatenate(each)
-            owner = np.repeat(np.arange(len(U)), [len(rows) for rows in each])
+        if any(total.equality for total in self.space.limits.sums):
+            each = [self._walked(dict(zip(columns, u, strict=True))) for u in U.tolist()]
+        elif self.space.limits.sums:
+            others = self._placed(sobol(_POOL * self.rows, len(self.space), _generator()))
+            each = [self._met(others[:1] if alone else others, columns, u) for u in U]
         else:
-            others = self._others(columns)
-            X = np.repeat(others[None], len(U), axis=0)  # (c, w, d)
-            X[:, :, columns] = U[:, None]
-            X = self.space.snap(X.reshape(-1, X.shape[-1]))
-            owner = np.repeat(np.arange(len(U)), len(others))
+            others = self._others(columns)[: 1 if alone else None]
+            each = [self._at(others, columns, u) for u in U]
+        X = self.space.snap(np.concatenate(each))
+        owner = np.repeat(np.arange(len(U)), [len(rows) for rows in each])
         kept = np.all(self.space.active(X)[:, columns], axis=1)
         if self.space.limits.functions:
             kept[kept] = self.space.feasible(X[kept])
         return Places(axes, X[kept], owner[kept])
+
+    def _axes(self, names: Sequence[str], alone: bool) -> tuple[Axis, ...]:
+        """The axes of a panel, with fewer places where each takes long to draw for."""
+        points = (_CURVE, _SURFACE)
+        if alone:
+            points = (_CURVE, _FINE)
+        elif self.space.constraints:
+            points = (_FEW_CURVE, _FEW_SURFACE)
+        axes = tuple(make_axis(self.space, name, points[len(names) - 1]) for name in names)
+        if any(axis.cells for axis in axes):  # few of them: there is room for more along the other
+            axes = tuple(make_axis(self.space, name, points[0]) for name in names)
+        return axes
 
     def _others(self, columns: list[int]) -> np.ndarray:
         """Rows (w, d) at which the columns are active, as far as others decide that."""
@@ -172,6 +183,13 @@ class Averages:
         active = X[self.space.active(X)[:, columns].all(1)]
         # Of two that are never active at once but for one another, all: places decide.
         return (active if len(active) else X)[: self.rows]
+
+    @staticmethod
+    def _at(others: np.ndarray, columns: list[int], u: np.ndarray) -> np.ndarray:
+        """Rows (w, d) with the columns of a place at theirs."""
+        X = others.copy()
+        X[:, columns] = u
+        return X
 
     def _placed(self, X: np.ndarray) -> np.ndarray:
         X[:, list(self.held)] = list(self.held.values())
@@ -185,13 +203,54 @@ class Averages:
             self.space.parameters, [c for c in self.space.constraints if c not in functions]
         )
 
-    def _feasible(self, at: Mapping[int, float]) -> np.ndarray:
-        """Rows (w, d) that meet the sums with the columns of a place at theirs; none, perhaps."""
+    def _met(self, others: np.ndarray, columns: list[int], u: np.ndarray) -> np.ndarray:
+        """Those of the rows (w, d), put at a place, that meet the sums; up to `rows`.
+
+        Where that is none, walks look further; along log scales they would take seconds each.
+        """
+        X = self.space.snap(self._at(others, columns, u))
+        X = X[self._linear.feasible(X)]
+        if len(X) or any(total.curved for total in self.space.limits.sums):
+            return X[: self.rows]
+        return self._walked(dict(zip(columns, u.tolist(), strict=True)))
+
+    def _walked(self, at: Mapping[int, float]) -> np.ndarray:
+        """Rows (w, d) drawn among those that meet the sums, with a place's columns at theirs.
+
+        Columns that are in no sum make no difference to the others: what was drawn for another
+        place serves again.
+        """
+        tied = np.unique(np.concatenate([total.columns for total in self.space.limits.sums]))
+        there = {j: u for j, u in at.items() if j in tied}
+        key = tuple(sorted(there.items()))
+        if key not in self._drawn:
+            self._drawn[key] = self._draw(there)
+        return self._at(self._drawn[key], list(at), np.array(list(at.values())))
+
+    @cached_property
+    def _drawn(self) -> dict[tuple[tuple[int, float], ...], np.ndarray]:
+        """What `_walked` has drawn, by the columns in sums and where they are."""
+        return {}
+
+    def _draw(self, at: Mapping[int, float]) -> np.ndarray:
+        """Rows (w, d) that meet the sums with some columns where they are; none, perhaps."""
+        where = {**self.held, **at}
+        if not all(self._in_reach(total, where) for total in self.space.limits.sums):
+            return np.empty((0, len(self.space)))
         try:
-            region = Region(Domain(self._linear, {**self.held, **at}))
-            return region.sample(self.rows, _generator())
+            return Region(Domain(self._linear, where)).sample(self.rows, _generator())
         except NoFeasiblePoint:
             return np.empty((0, len(self.space)))
+
+    def _in_reach(self, total: Sum, where: Mapping[int, float]) -> bool:
+        """Whether a sum by itself can be met: quicker said than by linear programming."""
+        ends = []
+        for j, c in zip(total.columns.tolist(), total.coefficients.tolist(), strict=True):
+            units = [where[j]] if j in where else [0.0, 1.0]
+            parameter = self.space.parameters[self.space.names[j]]
+            ends.append([c * parameter.from_unit(u) for u in units])
+        least, most = sum(map(min, ends)), sum(map(max, ends))
+        return least <= total.at_most + total.tolerance and most >= total.at_least - total.tolerance
 
 
 def _generator() -> torch.Generator:

@@ -16,16 +16,19 @@ from bbmmopt.plots.sobol import REPLICATES, Functions, by_rank, pick_freeze, wit
 from bbmmopt.plots.source import Source, modelled
 from bbmmopt.plots.style import (
     BANDS,
-    BLACK,
     GREY,
     SKY,
     axes_or_new,
     check_axes,
+    halo,
+    ink,
+    letters,
     place_legend,
     plain,
     short,
     tidy,
     title,
+    width,
 )
 from bbmmopt.plots.table import Table
 from bbmmopt.search import Domain, Region
@@ -34,6 +37,7 @@ _PATHS = 64  # draws of the function, whose indices tell what the model leaves o
 _FEATURES = 1024  # of the prior of each; half as many as draws to be searched have
 _EVEN = 1024  # feasible points of a replicate
 _LINE = 13.0  # points that a bar takes at least
+_NAMES = 0.4  # of the width, that names may take
 
 
 def importance_data(study: Source, *, name: str | None = None) -> Table:
@@ -95,7 +99,7 @@ def plot_importance(
     ax = axes_or_new(ax)
     _draw(ax, table)
     if legend:
-        place_legend(ax)
+        place_legend(ax, across=max(0.3, 1.0 - _beside(ax) / width(ax)))
     return ax
 
 
@@ -224,24 +228,38 @@ def _draw(ax: Axes, table: Table) -> None:
         bars = {"height": thickness, "color": colour, "edgecolor": GREY, "linewidth": 0.6}
         ax.barh(at, value, **bars, label=label, zorder=layer)
         ends = np.stack([np.minimum(error, value), error])
-        ax.errorbar(
+        whiskers = ax.errorbar(
             value,
             at + offset,
             xerr=ends,
             fmt="none",
-            ecolor=BLACK,
+            ecolor=ink(ax),
             elinewidth=1.0,
             capsize=2.0,
             label="_nolegend_",
             zorder=2.2,
         )
+        for part in whiskers.get_children():
+            part.set_path_effects(halo(ax, 2.0))  # they lie on the bars and beside them
         most = max(most, float((value + error).max()))
-    ax.set_ylim(shown - 0.45, -0.55)
+    room = max(0, 3 - shown) / 2  # one bar alone would fill the picture
+    ax.set_ylim(shown - 0.45 + room, -0.55 - room)
     ax.set_xlim(0.0, max(1.04 * most, 1e-3))
-    ax.set_yticks(at, [plain(short(name)) for name in table["parameter"][:shown]])
+    most = min(24, max(8, int(_NAMES * width(ax) / (0.6 * letters(ax)))))
+    ax.set_yticks(at, [plain(short(name, most)) for name in table["parameter"][:shown]])
     ax.tick_params(axis="y", length=0)
     ax.set_xlabel("share of the variance")
-    title(ax, plain(f"What {table.facts['name']} depends on"), note=_note(table, shown))
+    title(
+        ax,
+        plain(f"What {short(table.facts['name'])} depends on"),
+        note=_note(table, shown),
+        beside=_beside(ax),
+    )
+
+
+def _beside(ax: Axes) -> float:
+    """How much of the width the names will take, in points."""
+    return 0.6 * letters(ax) * max(len(label.get_text()) for label in ax.get_yticklabels())
 
 
 def _note(table: Table, shown: int) -> str:

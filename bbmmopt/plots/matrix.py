@@ -12,6 +12,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
+from matplotlib.axis import XAxis, YAxis
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 from matplotlib.patches import Patch
@@ -33,6 +34,9 @@ from bbmmopt.plots.style import (
     BLACK,
     BLUE,
     MARKS,
+    fitted,
+    halo,
+    height,
     place_legend,
     plain,
     short,
@@ -48,7 +52,7 @@ _SIDE = 1.75  # inches of a panel in a new figure
 _LARGEST = 1e200  # matplotlib's contours take 1e250 for infinity, and 1e-250 for 0
 _LEVELS = 14  # about so many lines of equal value
 _CUT = 0.1  # the share of the worst values, which may get one colour
-_TEXT = 7.5
+_TEXT, _SMALLEST = 7.5, 5.5  # letters, in points
 _BAR = 42.0  # height of the colour bar with what is written there, in points
 _NARROW = 80.0  # points
 _EDGE = 0.06  # height of marks on the diagonal, as a fraction of the panel
@@ -104,20 +108,24 @@ class Matrix:
         heading = "\n".join(textwrap.wrap(text, int(room / (0.5 * size))))
         first, leading = self.panels[0, 0], 10.5
         pad = 7 + leading * len(lines)
-        first.set_title(plain(heading), loc="left", fontsize=size, pad=pad)
-        written = first.annotate(
-            plain("\n".join(lines)),
-            (0.0, 1.0),
-            xycoords="axes fraction",
-            xytext=(0, 5),
-            textcoords="offset points",
-            va="bottom",
-            fontsize=8.0,
-            alpha=0.65,
-            linespacing=leading / 8.0 / 1.16,
-            annotation_clip=False,
-        )
-        written.set_in_layout(False)  # or the panels would make room for its width
+        # A title that is wider than the panel would move the next one away: the height is kept free
+        # by an empty one, and the words stand there.
+        lines_above = heading.count("\n")
+        first.set_title("\n" * lines_above + "\N{NO-BREAK SPACE}", fontsize=size, pad=pad)
+        for words, up, look in (
+            (heading, pad, {"fontsize": size}),
+            ("\n".join(lines), 5.0, {"fontsize": 8.0, "alpha": 0.65, "linespacing": 1.13}),
+        ):
+            first.annotate(
+                plain(words),
+                (0.0, 1.0),
+                xycoords="axes fraction",
+                xytext=(0, up),
+                textcoords="offset points",
+                va="baseline" if words is heading else "bottom",
+                annotation_clip=False,
+                **look,
+            ).set_in_layout(False)
 
     def draw(self, panels: Panels, output: Output) -> None:
         """Fill the panels, and put one colour bar above the diagonal."""
@@ -135,11 +143,13 @@ class Matrix:
                     # All have the same scale: where there is little room, the last one is labelled.
                     ax.tick_params(axis="y", labelright=i == k - 1 or width(ax) > _NARROW)
                     ax.spines[["left", "right"]].set_visible(True)
+                    _move_power(ax)
             else:
                 colours.fill(ax, panel)
             _dress(ax, panel, bottom=i == k - 1, left=j == 0)
         if self.corner is None:
-            self.panels[0, 0].set_ylabel(plain(output.name), fontsize=_TEXT + 1)
+            first = self.panels[0, 0]
+            first.set_ylabel(fitted(output.name, height(first), _TEXT + 1), fontsize=_TEXT + 1)
         else:
             colours.bar(self.corner, output.name)
 
@@ -184,6 +194,8 @@ class Matrix:
         if self.corner is None:
             place_legend(first)
             return
+        # Two rows less than there are at the most, where it is as wide as two panels.
+        room = 1.1 * height(first) * max(2, len(self.panels) - 2) - _BAR
         drawn = self.corner.legend(
             entries.values(),
             entries.keys(),
@@ -192,7 +204,7 @@ class Matrix:
             bbox_transform=_below_top(self.corner),
             borderaxespad=0.0,
             frameon=False,
-            fontsize=_TEXT,
+            fontsize=max(_SMALLEST, min(_TEXT, room / (1.4 * len(entries)))),
             handlelength=1.4,
             handletextpad=0.4,
             labelspacing=0.35,
@@ -272,7 +284,33 @@ class _Colours:
         bar.ax.xaxis.set_major_locator(MaxNLocator(3))
         bar.ax.tick_params(labelsize=_TEXT, length=2, pad=1.5)
         words = short(name, 28) if self.unit == 1.0 else f"{short(name)} / {self.unit:.0e}"
+        power = _power(bar.ax.xaxis)
+        bar.ax.xaxis.offsetText.set_visible(False)
+        words = f"{words} ({power})" if power else words
         inset.set_title(plain(words), fontsize=_TEXT + 1, pad=3)
+
+
+def _power(axis: XAxis | YAxis) -> str:
+    """What the tick labels of an axis are to be multiplied by, or added to, in words."""
+    formatter = axis.get_major_formatter()
+    formatter.set_locs(axis.get_majorticklocs().tolist())
+    return formatter.get_offset()
+
+
+def _move_power(ax: Axes) -> None:
+    """Write what labels are multiplied by inside the panel: above it is the title."""
+    ax.yaxis.offsetText.set_visible(False)
+    if not (power := _power(ax.yaxis)):
+        return
+    ax.annotate(
+        power,
+        (0.97, 0.96),
+        xycoords="axes fraction",
+        ha="right",
+        va="top",
+        fontsize=_TEXT - 1,
+        path_effects=halo(ax, 2.0),
+    )
 
 
 def _below_top(ax: Axes) -> Transform:
@@ -346,11 +384,14 @@ def _fit_labels(ax: Axes, axis: Axis, side: str) -> None:
     if axis.labels is None:
         return
     ticks = ax.xaxis if side == "x" else ax.yaxis
-    every = math.ceil(len(axis.labels) / 12)
     texts = [plain(short(label, 12)) for label in axis.labels]
+    room = width(ax) if side == "x" else height(ax)
+    every = math.ceil(len(texts) * 1.2 * _TEXT / room)
     longest = max(map(len, texts)) * _LETTER * _TEXT
-    upright = side == "x" and longest > width(ax) * every / len(texts)
-    ticks.set_ticks(np.arange(len(texts))[::every], texts[::every], rotation=90 if upright else 0)
+    upright = side == "x" and longest > room * every / len(texts)
+    look: dict[str, Any] = {"rotation": 90 if upright else 0, "rotation_mode": "default"}
+    look["ha"] = "center" if side == "x" else "right"
+    ticks.set_ticks(np.arange(len(texts))[::every], texts[::every], **look)
 
 
 def _shows(axis: Axis, former: Former, trial: Trial) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -12,20 +13,21 @@ from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
 from matplotlib.colors import ListedColormap, Normalize
 from matplotlib.lines import Line2D
-from matplotlib.patheffects import withStroke
 
 from bbmmopt.former import Former
 from bbmmopt.plots.rails import NOWHERE, Rail, objective_rail, parameter_rail
 from bbmmopt.plots.source import Source, stored
 from bbmmopt.plots.style import (
-    BLACK,
     ORANGE,
     VERMILION,
     axes_or_new,
     check_axes,
+    halo,
+    ink,
     place_legend,
     plain,
     short,
+    steep,
     title,
     width,
 )
@@ -36,6 +38,7 @@ from bbmmopt.study import NoCompleteTrial, StoredStudy
 from bbmmopt.trial import TrialState
 
 _RASTER = 2000  # more lines than that are pixels in a PDF too
+_EACH, _WIDEST = 0.6, 20.0  # inches of a new figure for an axis, and of all of it
 _PENDING = (TrialState.RUNNING, TrialState.WAITING)
 
 
@@ -71,7 +74,7 @@ def plot_parallel(
     check_axes(ax)
     with stored(study) as source:
         seen = _seen(source, parameters, name)
-    ax = axes_or_new(ax)
+    ax = axes_or_new(ax, min(_WIDEST, max(7.0, _EACH * len(seen.rails))))
     below = _dress(ax, seen)
     lines = _draw_lines(ax, seen)
     for i in range(len(seen.rails)):
@@ -231,8 +234,8 @@ def _draw_best(ax: Axes, seen: _Seen, heights: np.ndarray, label: str) -> dict[s
     """Thick lines: one that stands out of all others, or a front in its colours; how it looks."""
     width, front = (2.6, False) if label == "best" else (2.2, True)
     look: dict[str, Any] = {} if front else {"color": VERMILION}
-    halo = [withStroke(linewidth=width + 2, foreground="white")]
-    drawn = _add(ax, heights, label, linewidth=width, zorder=3.0, path_effects=halo, **look)
+    border = halo(ax, width + 2)
+    drawn = _add(ax, heights, label, linewidth=width, zorder=3.0, path_effects=border, **look)
     if front and seen.coloured.objective is not None:
         values = seen.coloured.heights[seen.table["best"]]
         colours = _colours(seen.coloured.objective)
@@ -253,7 +256,7 @@ def _add(ax: Axes, heights: np.ndarray, label: str, **look: Any) -> LineCollecti
 def _draw_rail(ax: Axes, seen: _Seen, i: int) -> None:
     """A vertical line, its ticks, and their texts in white halos on its left."""
     rail = seen.rails[i]
-    ax.plot([i, i], [0, 1], color=BLACK, linewidth=1.0, zorder=4)
+    ax.plot([i, i], [0, 1], color=ink(ax), linewidth=1.0, zorder=4)
     if rail is seen.coloured and rail.objective is not None:
         ends = np.linspace(0, 1, 65)
         # Each reaches into the next, or the background shows between them.
@@ -262,21 +265,23 @@ def _draw_rail(ax: Axes, seen: _Seen, i: int) -> None:
         strip = LineCollection(pieces, cmap=_colours(rail.objective), gid="scale", **options)
         strip.set_array(0.5 * (ends[:-1] + ends[1:]))
         ax.add_collection(strip, autolim=False)
-    room = max(3, int(width(ax) / len(seen.rails) / 5.5))
+    apart = width(ax) / len(seen.rails)
+    room = max(3, int(apart / 5.5))
     letters: dict[str, Any] = {"fontsize": _letters(ax), "zorder": 5, "textcoords": "offset points"}
-    halo = [withStroke(linewidth=2.5, foreground="white")]
+    letters |= {"path_effects": halo(ax)}
     if rail.nowhere:
         look: dict[str, Any] = letters | {"ha": "center", "va": "top", "fontweight": "bold"}
-        ax.annotate("–", (i, NOWHERE), xytext=(0, -5), path_effects=halo, **look)
+        ax.annotate("–", (i, NOWHERE), xytext=(0, -5), **look)
     for height, text in rail.ticks:
-        ax.plot([i - 0.02, i], [height, height], color=BLACK, linewidth=0.9, zorder=4)
+        ax.plot([i - 0.02, i], [height, height], color=ink(ax), linewidth=0.9, zorder=4)
+        if rail.numbers and 6 + 0.6 * _letters(ax) * len(text) > apart:
+            continue  # a number is written whole or not at all
         ax.annotate(
-            plain(short(text, max(room, 9 if text[-1].isdigit() else 0))),
+            plain(text if rail.numbers else short(text, room)),
             (i, height),
             xytext=(-6, 0),
             ha="right",
             va="center",
-            path_effects=halo,
             **letters,
         )
 
@@ -297,8 +302,12 @@ def _dress(ax: Axes, seen: _Seen) -> float:
     ]
     longest = max(len(line) for name in names for line in name.splitlines())
     size = _letters(ax) + 1
-    turned = longest * 0.56 * size > width(ax) / len(names)
-    look: dict[str, Any] = {"rotation": 30, "ha": "right"} if turned else {}
+    apart = width(ax) / len(names)
+    angle = steep(apart, size)
+    turned = longest * 0.56 * size > apart
+    look: dict[str, Any] = {}
+    if turned:
+        look = {"rotation": angle, "ha": "right", "rotation_mode": "anchor"}
     ax.set_xticks(range(len(names)), [plain(name) for name in names], fontsize=size, **look)
     ax.tick_params(length=0)
     table = seen.table
@@ -309,7 +318,7 @@ def _dress(ax: Axes, seen: _Seen) -> float:
     notes += [
         f"{rail.beyond} of {rail.name} far beyond the scale" for rail in seen.rails if rail.beyond
     ]
-    heading = f"{seen.coloured.name} of {count} trial{'s' * (count != 1)}"
+    heading = f"{short(seen.coloured.name)} of {count} trial{'s' * (count != 1)}"
     title(ax, plain(heading), note="\n".join(notes))
-    lines = 2.4 if turned else 1.2  # of the names of objectives
-    return 12 + 0.28 * longest * size + lines * size if turned else 38.0
+    # Names of objectives have two lines.
+    return 12 + (0.56 * math.sin(math.radians(angle)) * longest + 2.4) * size if turned else 38.0

@@ -21,12 +21,16 @@ from bbmmopt.plots.style import (
     ORANGE,
     axes_or_new,
     check_axes,
+    fitted,
+    height,
+    ink,
+    letters,
     place_legend,
-    plain,
     scatter,
     short,
     tidy,
     title,
+    width,
 )
 from bbmmopt.plots.table import Table
 from bbmmopt.problem import Objective, Problem
@@ -87,7 +91,8 @@ def plot_pareto(
     else:
         _draw_three(ax, seen, believed)
     for side, objective in zip("xy", seen.problem.objectives, strict=False):
-        ax.set(**{f"{side}label": plain(_words(objective))})
+        room = width(ax) if side == "x" else height(ax)
+        ax.set(**{f"{side}label": _words(ax, objective, room)})
     _dress(ax, seen, believed)
     if legend:
         place_legend(ax)
@@ -135,8 +140,11 @@ def pareto_belief_data(study: Source, *, objectives: Sequence[str] | None = None
         return believed_front(optimizer, front_of(optimizer, objectives).problem)
 
 
-def _words(objective: Objective) -> str:
-    return f"{objective.name} ({objective.direction}d)"
+def _words(ax: Axes, objective: Objective, room: float) -> str:
+    """The name of an objective and its direction, in so many points."""
+    direction = f" ({objective.direction}d)"
+    size = letters(ax)
+    return fitted(objective.name, room - 0.6 * size * len(direction), size) + direction
 
 
 def _xy(problem: Problem, Y: np.ndarray) -> list[np.ndarray]:
@@ -153,12 +161,12 @@ def _draw_two(ax: Axes, seen: Front, believed: Table | None) -> None:
         if len(above):
             corners = _staircase(above, reference)
             x, y = _xy(problem, np.concatenate([corners, reference[None]]))
-            ax.fill(x, y, color="0.93", linewidth=0, zorder=0.5)
+            ax.fill(x, y, color=ink(ax), alpha=0.08, linewidth=0, zorder=0.5)
     if believed is not None:
         _draw_belief(ax, problem, believed)
     if len(front):
         x, y = _xy(problem, _staircase(front, _bad_corner(ax, problem)))
-        ax.plot(x, y, color=BLACK, linewidth=1.4, zorder=3)
+        ax.plot(x, y, color=ink(ax), linewidth=1.4, zorder=3)
     _draw_errors(ax, seen)
     rest = seen.feasible & ~seen.on_front
     for kind, some, faint in (
@@ -173,7 +181,7 @@ def _draw_two(ax: Axes, seen: Front, believed: Table | None) -> None:
         x, y = _xy(problem, reference[None])
         (low, high), (bottom, top) = sorted(ax.get_xlim()), sorted(ax.get_ylim())
         if low <= x[0] <= high and bottom <= y[0] <= top:
-            options: dict[str, Any] = {"marker": "+", "s": 90, "color": BLACK, "linewidths": 1.6}
+            options: dict[str, Any] = {"marker": "+", "s": 90, "color": ink(ax), "linewidths": 1.6}
             ax.scatter(x, y, label="reference point", zorder=4, **options)
 
 
@@ -272,7 +280,7 @@ def _draw_errors(ax: Axes, seen: Front) -> None:
     errors = [np.nan_to_num(seen.table[f"standard_errors.{name}"][some]) for name in names]
     if any(error.any() for error in errors):
         at = [seen.table[f"values.{name}"][some] for name in names]
-        bars = {"ecolor": BLACK, "elinewidth": 1.0, "capsize": 2.5, "zorder": 3.5}
+        bars = {"ecolor": ink(ax), "elinewidth": 1.0, "capsize": 2.5, "zorder": 3.5}
         ax.errorbar(*at, xerr=errors[0], yerr=errors[1], fmt="none", **bars)
 
 
@@ -293,16 +301,17 @@ def _draw_three(ax: Axes, seen: Front, believed: Table | None) -> None:
             scatter(ax, "pending", at, "pending")
     if (~seen.feasible).any():
         scatter(ax, "infeasible", [c[~seen.feasible] for c in columns[:2]], "infeasible")
-    for some, size, edge, width, label in (
+    for some, size, edge, thickness, label in (
         (seen.feasible & ~seen.on_front, 26, GREY, 0.6, "dominated"),
         (seen.on_front, 64, BLACK, 1.8, "on the front"),
     ):
         if some.any():
             x, y, z = (c[some] for c in columns)
-            look = {"edgecolors": edge, "linewidths": width, "zorder": 4 + size / 100}
+            look = {"edgecolors": edge, "linewidths": thickness, "zorder": 4 + size / 100}
             ax.scatter(x, y, c=z, norm=norm, cmap=cmap, s=size, label=label, **look)
     bar = ax.figure.colorbar(ScalarMappable(norm, cmap), ax=ax, pad=0.02, aspect=28)
-    bar.set_label(plain(_words(third)))
+    bar.set_label(_words(ax, third, height(ax)), fontsize=letters(ax))
+    bar.ax.tick_params(labelsize=letters(ax))
     bar.outline.set_visible(False)  # type: ignore[operator]
 
 

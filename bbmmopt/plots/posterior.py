@@ -24,6 +24,7 @@ from bbmmopt.plots.style import (
     check_axes,
     place_legend,
     plain,
+    short,
     tidy,
     title,
     upright,
@@ -120,7 +121,7 @@ def plot_posterior(
     title(
         ax,
         plain(
-            f"{what} of {believed.output.name} after {believed.count} "
+            f"{what} of {short(believed.output.name)} after {believed.count} "
             f"trial{'s' * (believed.count != 1)}"
         ),
         held=believed.where.held,
@@ -178,13 +179,13 @@ def draw_believed(
         The trials that have no place in the picture.
     """
     where, output, bound = believed.where, believed.output, believed.bound
-    widths = f"half of the 68 % band of {output.name}"
+    widths = f"half of the 68 % band of {short(output.name, 40)}"
     heights: Mapping[int, float] = {}
     if where.y is None and quantity == "mean":
         heights = believed.heights
         ax.set_ylim(*(view(believed) if limits is None else (limits.low, limits.high)))
         _draw_bands(ax, believed)
-        ax.set_ylabel(upright(ax, output.name))
+        ax.set_ylabel(upright(ax, short(output.name, 40)))
         if bound is not None:
             look = {"color": VERMILION, "linewidth": 1.4, "linestyle": "--", "zorder": 1.9}
             ax.axhline(bound, label=believed.limit, **look)
@@ -196,7 +197,7 @@ def draw_believed(
         # Bright is good in both directions.
         cmap = "cividis_r" if output.good_is_low else "cividis"
         limits = limits or believed.limits()
-        draw_surface(ax, where, believed.middle, limits, cmap=cmap, label=output.name)
+        draw_surface(ax, where, believed.middle, limits, cmap=cmap, label=short(output.name, 40))
         if bound is not None and believed.middle.min() < bound < believed.middle.max():
             draw_level(ax, where, believed.middle, bound, believed.limit)
     else:

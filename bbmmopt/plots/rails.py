@@ -33,6 +33,7 @@ class Rail:
         name: What it is of.
         heights: Where each trial crosses it, shape (n,): from 0 to 1; NaN where its line ends.
         ticks: Heights and texts.
+        numbers: Whether the texts are numbers.
         nowhere: Whether a trial has no value of this parameter.
         objective: None for a parameter.
         beyond: How many values are so bad that they stand beyond the end.
@@ -41,6 +42,7 @@ class Rail:
     name: str
     heights: np.ndarray
     ticks: list[tuple[float, str]]
+    numbers: bool = True
     nowhere: bool = False
     objective: Objective | None = None
     beyond: int = 0
@@ -59,7 +61,8 @@ def parameter_rail(former: Former, name: str, trials: Sequence[Trial]) -> Rail:
             # What was told from beyond the bounds stands just beyond the end.
             place = min(max(parameter.to_unit(trial.params[name]), -_BEYOND), 1 + _BEYOND)
             heights[i] = place + _SPREAD * cell * sideways[i]
-    return Rail(name, heights, _parameter_ticks(parameter), not has.all())
+    numbers = isinstance(parameter, Real | Integer)
+    return Rail(name, heights, _parameter_ticks(parameter), numbers, not has.all())
 
 
 def _parameter_ticks(parameter: Parameter) -> list[tuple[float, str]]:

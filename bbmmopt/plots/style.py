@@ -6,6 +6,7 @@ and cividis, which the colour-blind can tell apart too; marks differ in shape as
 
 from __future__ import annotations
 
+import math
 import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -16,8 +17,10 @@ import numpy as np
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.collections import PathCollection
+from matplotlib.colors import to_rgba
 from matplotlib.font_manager import FontProperties
 from matplotlib.lines import Line2D
+from matplotlib.patheffects import AbstractPathEffect, withStroke
 from matplotlib.transforms import Bbox, ScaledTranslation, TransformedBbox
 
 BLACK, BLUE, SKY = "#1a1a1a", "#0072B2", "#56B4E9"
@@ -27,6 +30,8 @@ GREY = "#767676"
 BANDS = "#D6E7F3", "#A5CBE5"  # of 95 and 68 %; opaque, so that the legend shows what is seen
 
 _SMALLEST = 7.0  # letters in points that we make no smaller
+_LETTER = 0.62  # width of a letter, relative to its height
+_CUT_INSIDE = 12  # characters from which on something is left of the end, too
 _MOST_LINES = 3  # of held values under a title
 
 
@@ -63,8 +68,9 @@ MARKS = {
 
 # Legends list what they explain in this order.
 _ORDER = (
-    *("95 % band", "68 % band", "median", "drawn from", "space-filling start", "value"),
-    *("beyond the scale", "complete", "observed", "infeasible", "failed", "went wrong", "lost"),
+    *("95 % band", "80 % band", "68 % band", "median", "expected front", "drawn from"),
+    *("space-filling start", "value", "beyond the scale", "complete", "observed", "dominated"),
+    *("infeasible", "failed", "went wrong", "lost"),
     *("stopped early", "forecast", "running", "pending", "on the front", "best so far", "best"),
     *("largest here", "next", "bound", "feasible", "cannot be tried", "faint"),
 )
@@ -113,10 +119,10 @@ def scatter(
     return drawn
 
 
-def axes_or_new(ax: Axes | None) -> Axes:
-    """The Axes given, or that of a new figure."""
+def axes_or_new(ax: Axes | None, wide: float = 7.0) -> Axes:
+    """The Axes given, or that of a new figure, so many inches wide."""
     if ax is None:
-        _, ax = plt.subplots(figsize=(7, 5), layout="constrained")
+        _, ax = plt.subplots(figsize=(wide, 5), layout="constrained")
     return ax
 
 
@@ -135,11 +141,19 @@ def plain(text: object) -> str:
 
 
 def short(value: Any, most: int = 24) -> str:
-    """A value in few characters."""
+    """A value in few characters. Long names are cut in the middle: many differ at their ends."""
     if isinstance(value, float):
         return f"{value:.4g}"
-    text = str(value)
-    return text if len(text) <= most else f"{text[: most - 1]}…"
+    text = " ".join(str(value).splitlines())
+    if len(text) <= most:
+        return text
+    end = most // 3 if most >= _CUT_INSIDE else 0
+    return f"{text[: most - 1 - end]}…{text[len(text) - end :]}"
+
+
+def fitted(name: str, room: float, size: float) -> str:
+    """A name as text in one line of so many points, in letters of a size."""
+    return plain(short(name, max(8, int(room / (_LETTER * size)))))
 
 
 def width(ax: Axes) -> float:
@@ -181,17 +195,32 @@ def upright(ax: Axes, text: str) -> str:
     return plain("\n".join(part for parts in lines for part in parts))
 
 
-def title(ax: Axes, text: str, *, held: Mapping[str, Any] | None = None, note: str = "") -> None:
-    """Write a title and, smaller, what is held where."""
+def title(
+    ax: Axes,
+    text: str,
+    *,
+    held: Mapping[str, Any] | None = None,
+    note: str = "",
+    beside: float = 0.0,
+) -> None:
+    """Write a title and, smaller, what is held where.
+
+    Args:
+        ax: What it is over.
+        text: The title.
+        held: What is held, {name: value}.
+        note: What else there is to say, in lines.
+        beside: By how much labels beside the axes will make them narrower, in points.
+    """
     fit_letters(ax)
-    lines = _held_lines(ax, held or {})
+    lines, room = _held_lines(ax, held or {}), width(ax) - beside
     for line in note.splitlines():
-        lines += textwrap.wrap(line, max(30, int(width(ax) / (0.5 * letters(ax, 8.5)))))
+        lines += textwrap.wrap(line, max(30, int(room / (0.5 * letters(ax, 8.5)))))
     size = letters(ax, 8.5)
     leading = 1.35 * size
     # The last three words, as in "after 10 trials", stay together.
     text = "\N{NO-BREAK SPACE}".join(text.rsplit(" ", 2))
-    text = "\n".join(textwrap.wrap(text, max(24, int(width(ax) / (0.5 * letters(ax, 11.5))))))
+    text = "\n".join(textwrap.wrap(text, max(24, int(room / (0.54 * letters(ax, 11.5))))))
     text = text.replace("\N{NO-BREAK SPACE}", " ")
     ax.set_title(text, fontsize=letters(ax, 11.5), pad=7 + leading * len(lines))
     if lines:
@@ -229,14 +258,15 @@ def _held_lines(ax: Axes, held: Mapping[str, Any]) -> list[str]:
     return [line.replace("\N{NO-BREAK SPACE}", " ") for line in lines]
 
 
-def place_legend(ax: Axes, *, below: float = 38.0, across: float = 1.15) -> None:
+def place_legend(ax: Axes, *, below: float | None = None, across: float = 1.15) -> None:
     """Put one legend under the axes, where it hides nothing.
 
     Without a layout engine nobody makes room for it there: then it goes inside.
 
     Args:
         ax: The axes.
-        below: How far below them, in points, so that it clears what is written there.
+        below: How far below them, in points, so that it clears what is written there; left out,
+            tick labels, which may be turned, and the label of the axis.
         across: How wide it may be, in widths of the axes: wider where there are labels on both
             sides, narrower where those on one side will take much of the width.
     """
@@ -255,7 +285,8 @@ def place_legend(ax: Axes, *, below: float = 38.0, across: float = 1.15) -> None
         ax.legend(entries.values(), entries.keys(), loc="best", framealpha=0.85, **options)
         return
     # A distance in points clears tick labels and the axis label, however small the axes are.
-    shift = ScaledTranslation(0, -below * scale(ax) / 72, figure.dpi_scale_trans)
+    points = 38.0 * scale(ax) + _hanging(ax) if below is None else below * scale(ax)
+    shift = ScaledTranslation(0, -points / 72, figure.dpi_scale_trans)
     ax.legend(
         entries.values(),
         entries.keys(),
@@ -266,6 +297,25 @@ def place_legend(ax: Axes, *, below: float = 38.0, across: float = 1.15) -> None
         frameon=False,
         ncols=_columns(ax, list(entries), across),
         **options,
+    )
+
+
+def steep(apart: float, size: float) -> int:
+    """By how many degrees to turn letters of a size that begin so many points apart."""
+    return next((a for a in (30, 60) if apart * math.sin(math.radians(a)) > 1.4 * size), 90)
+
+
+def _hanging(ax: Axes) -> float:
+    """How much further down turned tick labels reach than upright ones, in points."""
+    return max(
+        (
+            math.sin(math.radians(text.get_rotation()))
+            * _LETTER
+            * float(text.get_fontsize())
+            * len(text.get_text())
+            for text in ax.get_xticklabels()
+        ),
+        default=0.0,
     )
 
 
@@ -331,8 +381,19 @@ def far_worse(heights: np.ndarray, *, good_is_low: bool) -> np.ndarray:
     return cost > max(upper + 1.5 * (upper - lower), most)
 
 
+def ink(ax: Axes) -> str:
+    """What is drawn with on the background of these axes: dark, or light on a dark one."""
+    red, green, blue, _ = to_rgba(ax.get_facecolor())
+    return BLACK if 0.3 * red + 0.59 * green + 0.11 * blue > 0.5 else "0.93"
+
+
+def halo(ax: Axes, wide: float = 2.5) -> list[AbstractPathEffect]:
+    """A border of so many points around what is drawn, in the colour of the background."""
+    return [withStroke(linewidth=wide, foreground=to_rgba(ax.get_facecolor()))]
+
+
 def tidy(ax: Axes) -> None:
     """A light frame and grid, for curves."""
     ax.spines[["top", "right"]].set_visible(False)
-    ax.grid(True, color="0.9", linewidth=0.8)
+    ax.grid(True, color=ink(ax), alpha=0.11, linewidth=0.8)
     ax.set_axisbelow(True)

@@ -48,7 +48,8 @@ def existing_study(
     """
     file = None if isinstance(where, Storage) else file_of(where)
     if file is not None and not file.is_file():
-        raise UnknownStudy(f"there is no file {str(where)!r}.")
+        hint = " That is a directory: name the file in it." if file.is_dir() else ""
+        raise UnknownStudy(f"there is no file {str(where)!r}.{hint}")
     opened = open_storage(where)
     with nullcontext() if isinstance(where, Storage) else opened:
         names = opened.studies()

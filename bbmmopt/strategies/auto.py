@@ -53,7 +53,8 @@ def choose_strategy(
     """
     d = sum(column.kind != "fixed" for column in space.columns)
     if d < MANY_COLUMNS:
-        return "global", f"{d} parameters are few enough to search everywhere"
+        number = "one parameter is" if d == 1 else f"{d} parameters are"
+        return "global", f"{number} few enough to search everywhere"
     if objectives > 1:
         return "global", "trust regions are for one objective"
     if guided:

@@ -34,6 +34,7 @@ from bbmmopt.acquisition import (
 from bbmmopt.explain import ACQUISITIONS
 from bbmmopt.modelling import Beliefs
 from bbmmopt.space import Space
+from bbmmopt.space.checks import did_you_mean
 from bbmmopt.strategies.base import Request
 from bbmmopt.strategies.building import build, constraint_of
 from bbmmopt.strategies.fantasies import DRAWN_TO, is_noisy
@@ -170,7 +171,8 @@ def powers_of(name: str, beliefs: Beliefs, guide: Guide) -> dict[str, float]:
 
 def _check(name: str, beliefs: Beliefs, guide: Guide) -> None:
     if name not in ACQUISITIONS:
-        raise ValueError(f"no acquisition {name!r}; there are {', '.join(ACQUISITIONS)}.")
+        hint = did_you_mean(name, list(ACQUISITIONS))
+        raise ValueError(f"no acquisition {name!r}; there are {', '.join(ACQUISITIONS)}.{hint}")
     k = len(beliefs.objectives)
     suited = name in _SEVERAL if k > 1 else name not in _SEVERAL
     if not (suited or name == "feasibility") or (name == "log_ehvi" and k > _BOXES_TO):

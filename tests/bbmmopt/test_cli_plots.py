@@ -104,6 +104,7 @@ def test_each_kind_is_written_as_a_picture(kind):
     assert (picture.min(axis=2) < 200).mean() > 0.01  # something is on it
 
 
+@pytest.mark.usefixtures("canvas")
 def test_an_animation_is_written_as_a_gif():
     with Optimizer(
         {"x": Real(-1, 1)}, minimize="loss", storage="study.db", seed=0, n_start=2

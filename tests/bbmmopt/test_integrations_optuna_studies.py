@@ -22,6 +22,7 @@ from bbmmopt import (
 from bbmmopt.integrations.optuna import from_optuna, to_optuna
 from bbmmopt.storage import UnknownStudy
 from bbmmopt.study import OldTrialsWarning
+from tests.bbmmopt.optuna_runs import bowl, run
 
 FIELDS = (
     "number",
@@ -129,6 +130,31 @@ def test_trials_are_what_they_were():
 def test_there_and_back_again_is_the_same_study():
     study = theirs()
     assert differences(study, to_optuna(from_optuna(study))) == []
+
+
+@pytest.mark.filterwarnings("ignore:Choices for a categorical distribution should be")
+def test_choices_come_back_as_what_they_stand_for():
+    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
+
+    def objective(trial: optuna.Trial) -> float:
+        trial.suggest_categorical("kept", [None, True, 1, "1", 1.5, math.inf])
+        trial.suggest_categorical("named", [(1, 2), (3, 4)])  # by text: files have no tuples
+        return float(trial.number)
+
+    study.optimize(objective, n_trials=20)
+    before = from_optuna(study)
+    after = from_optuna(to_optuna(before))
+    assert [trial.params for trial in after.trials] == [trial.params for trial in before.trials]
+    for one, other, frozen in zip(before.trials, after.trials, study.trials, strict=True):
+        assert one.arguments == frozen.params
+        assert other.arguments["kept"] is frozen.params["kept"]
+        assert other.arguments["named"] == str(frozen.params["named"])
+
+
+def test_what_our_sampler_suggested_says_how_it_came_about():
+    study = run(bowl, 9)
+    phases = [optimizer_trial.origin["phase"] for optimizer_trial in from_optuna(study).trials]
+    assert phases == ["told", *["space-filling"] * 4, *["model"] * 4]
 
 
 def test_through_files_too(tmp_path):

@@ -273,6 +273,13 @@ def test_what_cannot_be_animated_is_refused_before_anything_is_drawn(alone, opti
     assert plt.get_fignums() == []
 
 
+@pytest.mark.parametrize("options", [{"trials": 3}, {"trials": "3"}, {"path": 3}])
+def test_what_is_no_list_and_no_path_is_refused(alone, options):
+    (name,) = options
+    with pytest.raises(TypeError, match=f"{name} must be .*; got '?3"):
+        animate_acquisition(alone, **options)
+
+
 def test_without_a_result_there_is_nothing_to_animate():
     with pytest.raises(NoCompleteTrial, match="animate_acquisition needs at least one complete"):
         animate_acquisition(Optimizer({"x": Real(0, 1)}, minimize="loss"))

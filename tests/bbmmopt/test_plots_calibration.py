@@ -156,7 +156,7 @@ def test_values_that_the_model_cuts_off_do_not_count():
     assert (table.facts["n"], table.facts["of"]) == (8, 9)
     assert table.facts["rmse"] < 1.0
     ax = plot_calibration(run(PLANE, values))
-    ((x, _),) = marks(ax, "so bad that the model cuts it off")
+    ((x, _),) = marks(ax, "cut off by the model")
     assert x == ax.get_xlim()[1] < 10
 
 

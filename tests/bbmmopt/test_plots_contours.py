@@ -304,7 +304,7 @@ def test_of_several_objectives_each_has_a_matrix_and_the_front_is_marked():
         optimizer.tell(trial, {"f": trial.params["x"], "g": 1 - trial.params["x"] ** 2})
     panels = plot_contours(optimizer, name="g")
     assert len(marks(panels[1, 0], "on the front")) == len(optimizer.pareto_front)
-    assert panels[0, 0].get_title(loc="left") == "g after 8 trials"
+    assert panels[0, 0].texts[0].get_text() == "g after 8 trials"
     with pytest.raises(ValueError, match="several objectives"):
         plot_contours(optimizer)
 
@@ -338,7 +338,7 @@ def test_one_parameter_is_one_panel_with_a_label(smooth):
 def test_what_is_held_is_written_under_the_title(four):
     panels = plot_contours(four, ["a", "b"], fixed={"c": 0.25})
     written = [text.get_text() for text in panels[0, 0].texts]
-    assert written == ["all other parameters averaged out\nfixed: c = 0.25"]
+    assert "all other parameters averaged out\nfixed: c = 0.25" in written
 
 
 @pytest.mark.parametrize(

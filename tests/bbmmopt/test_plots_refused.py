@@ -55,6 +55,19 @@ def test_unknown_words_are_refused(mixed):
     assert plt.get_fignums() == []
 
 
+def test_a_mistyped_name_of_an_output_or_a_function_is_guessed(mixed):
+    with pytest.raises(ValueError, match=r"no output 'scor'.*Did you mean 'score'\?"):
+        plot_posterior(mixed, name="scor")
+    with pytest.raises(ValueError, match=r"no acquisition 'logei'.*Did you mean 'log_ei'\?"):
+        plot_acquisition(mixed, acquisition="logei")
+
+
+@pytest.mark.parametrize("plot", EVERY)
+def test_a_directory_is_not_called_a_missing_file(plot, tmp_path):
+    with pytest.raises(UnknownStudy, match="That is a directory: name the file in it"):
+        plot(tmp_path)
+
+
 def test_the_advice_for_an_inactive_parameter_works(mixed):
     ax = plot_posterior(mixed, "degree", fixed={"kernel": "poly"})
     assert ax.get_xlabel() == "degree"

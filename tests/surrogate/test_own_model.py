@@ -1,4 +1,4 @@
-"""The README's model of one's own: a kernel that says how its covariance multiplies."""
+"""The model of one's own in CONTRIBUTING: a kernel that says how its covariance multiplies."""
 
 import re
 from pathlib import Path
@@ -10,13 +10,13 @@ from oracles import normal, uniform
 from surrogate import BBMM, Cholesky, CovarianceOperator, ExactGP, fit
 from surrogate.operators.base import check_operator
 
-README = Path(__file__).parents[2] / "README.md"
+PAGE = Path(__file__).parents[2] / "CONTRIBUTING.md"
 
 
 @pytest.fixture(scope="module")
 def shown() -> str:
     """The code block that defines it."""
-    blocks = re.findall(r"```python\n(.*?)```", README.read_text(encoding="utf-8"), re.DOTALL)
+    blocks = re.findall(r"```python\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)
     (block,) = [block for block in blocks if "CovarianceOperator):" in block]
     return block
 

@@ -1,6 +1,7 @@
 // Talking to the server. Every request carries the token that came in the page's address.
 
 const KEY = "bbmmopt-token";
+const SILENT = 40_000; // milliseconds; the server gives a sign of life every 15 seconds
 
 export class Refused extends Error {
   constructor(status, message, kind) {
@@ -39,22 +40,41 @@ export async function post(name, body) {
   return answer(await send(address(name), { method: "POST", headers, body: JSON.stringify(body) }));
 }
 
-// Call onNote with each note of the study's stream, until it ends.
+// Call onNote with each note of the study's stream, until it ends or nothing is heard any more: a
+// tunnel that broke while the computer slept tells nobody.
 export async function follow(study, onNote, signal) {
-  const response = await send(address("notes", { study }), { signal });
-  if (!response.ok) await answer(response);
-  const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
-  let buffer = "";
-  for (;;) {
-    const { done, value } = await reader.read();
-    if (done) return;
-    const parts = (buffer + value).split("\n\n");
-    buffer = parts.pop();
-    for (const part of parts) {
-      if (part.startsWith("data: ")) onNote(JSON.parse(part.slice(6)));
+  const silence = new AbortController();
+  let timer = null;
+  const heard = () => {
+    clearTimeout(timer);
+    timer = setTimeout(() => silence.abort(), SILENT);
+  };
+  heard();
+  try {
+    const both = AbortSignal.any([signal, silence.signal]);
+    const response = await send(address("notes", { study }), { signal: both });
+    if (!response.ok) await answer(response);
+    const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
+    let buffer = "";
+    for (;;) {
+      const { done, value } = await reader.read();
+      if (done) return;
+      heard();
+      const parts = (buffer + value).split("\n\n");
+      buffer = parts.pop();
+      for (const part of parts) {
+        if (part.startsWith("data: ")) onNote(JSON.parse(part.slice(6)));
+      }
     }
+  } catch (error) {
+    throw silence.signal.aborted ? unreachable() : error;
+  } finally {
+    clearTimeout(timer);
   }
 }
+
+const unreachable = () =>
+  new Refused(0, "The dashboard does not answer: is it still running?", "unreachable");
 
 function address(name, given = {}) {
   const query = new URLSearchParams({ page: PAGE });
@@ -70,7 +90,7 @@ async function send(where, options) {
     return await fetch(where, { ...options, headers });
   } catch (error) {
     if (error.name === "AbortError") throw error;
-    throw new Refused(0, "The dashboard does not answer: is it still running?", "unreachable");
+    throw unreachable();
   }
 }
 

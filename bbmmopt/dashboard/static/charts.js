@@ -12,6 +12,29 @@ export const STATES = {
   complete: BLUE, running: ORANGE, waiting: SKY, failed: VERMILION, pruned: GREY,
 };
 
+// How points look: shape, size, face and edge, as in bbmmopt/plots/style.py. INK is dark on light
+// and light on dark, PAPER the other way round.
+const [INK, PAPER] = ["mark", "hollow"];
+export const MARKS = {
+  observed: ["circle", 7.5, PAPER, INK],
+  infeasible: ["square", 7.5, PURPLE, INK],
+  "stopped early": ["triangle-down", 9, PAPER, INK],
+  failed: ["x", 9, INK, PAPER],
+  pending: ["triangle-up", 9.5, ORANGE, INK],
+  "on the front": ["diamond", 9, SKY, INK],
+  best: ["diamond", 9, SKY, INK],
+  next: ["star", 17, VERMILION, "#ffffff"],
+};
+
+// The marker of a kind of point. Over a surface, which is the same in light and dark, ink is black.
+export function mark(kind, { over = false, scale = 1 } = {}) {
+  const [symbol, size, ...colours] = MARKS[kind];
+  const fixed = { [INK]: "#1a1a1a", [PAPER]: "#ffffff" };
+  const [face, edge] = colours.map((name) =>
+    ([INK, PAPER].includes(name) ? (over ? fixed[name] : colour(name)) : name));
+  return { symbol, size: size * scale, color: face, line: { color: edge, width: 1.1 } };
+}
+
 // A colour of the style sheet, which knows whether it is dark.
 export const colour = (name) =>
   getComputedStyle(document.documentElement).getPropertyValue(`--${name}`).trim();
@@ -43,7 +66,9 @@ function plotly() {
 }
 
 export async function draw(div, traces, layout) {
-  return (await plotly()).react(div, traces, themed(layout), CONFIG);
+  await (await plotly()).react(div, traces, themed(layout), CONFIG);
+  // Ticks and legend one by one say little to those who hear: the card tells it in words.
+  for (const svg of div.querySelectorAll(".main-svg")) svg.setAttribute("aria-hidden", "true");
 }
 
 export function erase(div) {
@@ -100,7 +125,9 @@ export function axisOf(parameter) {
     const whole = parameter.type === "integer" && ends[1] - ends[0] <= 12;
     return { title, range: ends, zeroline: false, ...(whole ? { dtick: parameter.step } : {}) };
   }
-  return { title, type: "log", range: ends.map(Math.log10), exponentformat: "power" };
+  const range = ends.map(Math.log10);
+  return { title, type: "log", range, exponentformat: "power",
+    ...(range[1] - range[0] > 2 ? { dtick: Math.ceil((range[1] - range[0]) / 7) } : {}) };
 }
 
 // Where a value of a parameter lies on that axis.

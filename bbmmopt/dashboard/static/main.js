@@ -35,8 +35,10 @@ async function begin() {
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () =>
     current?.pictures.forEach((picture) => picture.redraw()));
   document.addEventListener("visibilitychange", () => {
+    const name = byId("study").value;
     if (document.hidden) following?.abort();
-    else if (app.study) listen();
+    else if (app.study?.name === name) listen();
+    else if (name) open(name);
   });
   for (;;) {
     try {
@@ -74,18 +76,27 @@ function offer(names) {
 // Show a study, from nothing.
 async function open(name) {
   following?.abort();
+  following = new AbortController();
+  const { signal } = following;
   byId("study").value = name;
-  try {
-    const { summary, ...study } = await get("study", { study: name });
-    app.study = study;
-    take(summary);
-    complain("");
-    views = [];
-    current = null;
-    build();
-    listen();
-  } catch (error) {
-    complain(error.message);
+  while (!signal.aborted) {
+    try {
+      const { summary, ...study } = await get("study", { study: name }, signal);
+      current?.pictures.forEach((picture) => picture.hide());
+      views = [];
+      current = null;
+      app.study = study;
+      take(summary);
+      build();
+      listen();
+      return;
+    } catch (error) {
+      if (signal.aborted) return;
+      complain(error.message);
+      live("off", "not connected");
+      if (error.kind !== "unreachable") return;
+    }
+    await wait(AGAIN);
   }
 }
 
@@ -122,11 +133,13 @@ function choose(view) {
   view.pictures.forEach((picture) => picture.show());
 }
 
-// Arrow keys go from tab to tab.
+// Arrow keys go from tab to tab, Home and End to the first and the last.
 function step(event, view) {
-  const by = { ArrowRight: 1, ArrowLeft: -1 }[event.key];
-  if (!by) return;
-  const to = views[(views.indexOf(view) + by + views.length) % views.length];
+  const at = views.indexOf(view);
+  const to = { ArrowRight: views[(at + 1) % views.length], ArrowLeft: views.at(at - 1),
+    Home: views[0], End: views.at(-1) }[event.key];
+  if (!to) return;
+  event.preventDefault();
   choose(to);
   byId(`tab-${to.id}`).focus();
 }
@@ -136,11 +149,18 @@ async function listen() {
   following?.abort();
   following = new AbortController();
   const { signal } = following;
+  let wasAway = false;
+  const heard = (note) => {
+    take(note);
+    if (wasAway) current?.pictures.forEach((picture) => picture.retry());
+    wasAway = false;
+  };
   while (!signal.aborted) {
     try {
-      await follow(app.study.name, take, signal);
+      await follow(app.study.name, heard, signal);
     } catch (error) {
       if (signal.aborted) return;
+      wasAway = true;
       live("off", "not connected");
       complain(error.message);
       if (error.status === 401 || error.status === 404) return;
@@ -165,7 +185,7 @@ function take(note) {
   app.summary = note;
   app.stamp = note.stamp;
   summarise(note);
-  live("on", `live, revision ${note.stamp.everything}`);
+  live("on", "live", `, revision ${note.stamp.everything}`);
   if (isNew && views.length) build();
   current?.pictures.forEach((picture) => picture.update());
 }
@@ -193,9 +213,11 @@ function summarise({ counts, total, best, stopped }) {
     ]));
 }
 
-function live(state, text) {
-  byId("live").className = `live ${state}`;
-  byId("live").textContent = text;
+// Only that it is live, or not, is read out to those who hear the page: not each revision.
+function live(state, text, revision = "") {
+  byId("live").parentElement.className = `live ${state}`;
+  if (byId("live").textContent !== text) byId("live").textContent = text;
+  byId("revision").textContent = revision;
 }
 
 function complain(text) {

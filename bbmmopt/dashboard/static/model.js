@@ -1,8 +1,11 @@
 // What the model has learnt: which parameters matter, and how well it predicts.
 
-import { BLUE, SKY, colour, lines, plain } from "./charts.js";
+import { calibration } from "./calibration.js";
+import { SKY, colour, lines, plain } from "./charts.js";
 import { el, labelled, select, short } from "./dom.js";
-import { Picture, thinNote } from "./picture.js";
+import { Picture } from "./picture.js";
+
+const FAINT = "rgba(86,180,233,0.3)"; // of SKY, in light and dark
 
 export function model(app) {
   const { objectives } = app.study;
@@ -30,59 +33,40 @@ export function model(app) {
     made.map((picture) => picture.element)) };
 }
 
-function importance(columns) {
+function importance(columns, facts) {
   const { parameter, first, total } = columns;
   const names = parameter.map((name) => plain(name));
-  const bars = (name, values, errors, fill) => ({
-    type: "bar", orientation: "h", name, y: names, x: values, marker: { color: fill },
-    error_x: { type: "data", array: errors, color: colour("text"), thickness: 1.2, width: 3 },
-    text: parameter.map((of, k) => lines(of, `${name}: ${short(values[k], 3)} ± ${short(errors[k], 2)}`)),
-    textposition: "none", hoverinfo: "text",
-  });
+  const bars = (name, column, fill) => {
+    // An index of 0 may be estimated as a little less.
+    const values = columns[column].map((value) => Math.max(0, value));
+    const errors = columns[`${column}_error`];
+    return {
+      type: "bar", orientation: "h", name, y: names, x: values,
+      marker: { color: fill, line: { color: colour("muted"), width: 0.6 } },
+      error_x: { type: "data", symmetric: false, array: errors, color: colour("text"),
+        arrayminus: errors.map((error, k) => Math.min(error, values[k])), thickness: 1.2, width: 3 },
+      text: parameter.map((of, k) => lines(of, `${name}: ${short(values[k], 3)} ± ${short(errors[k], 2)}`)),
+      textposition: "none", hoverinfo: "text",
+    };
+  };
+  const notes = ["Whiskers: one standard error.",
+    facts.warped ? "Variance of targets as the model warps them." : null,
+    facts.constrained
+      ? "Over points that meet the constraints; what parameters share counts for each." : null];
   return {
-    traces: [
-      bars("with others", total, columns.total_error, SKY),
-      bars("alone", first, columns.first_error, BLUE),
-    ],
-    note: "The share of the model's variation that a parameter explains alone, and with others "
-      + "(Sobol indices, with standard errors).",
+    // What parameters do together is not defined where the constraints tie them to each other.
+    traces: [...(facts.constrained ? [] : [bars("with others (total)", "total", FAINT)]),
+      bars("by itself (first order)", "first", SKY)],
+    note: notes.filter(Boolean).join(" "),
+    words: parameter.map((name, k) =>
+      `${name}: by itself ${short(Math.max(0, first[k]), 2)}${
+        facts.constrained ? "" : `, with others ${short(Math.max(0, total[k]), 2)}`}`).join("; "),
     layout: {
       height: Math.max(260, 110 + 46 * names.length),
       barmode: "group",
-      xaxis: { title: { text: "share of variance" }, rangemode: "tozero" },
+      xaxis: { title: { text: "share of the variance" }, rangemode: "tozero" },
       yaxis: { autorange: "reversed", type: "category", ticksuffix: " " },
       legend: { orientation: "h", x: 0, y: 1.01, yanchor: "bottom", traceorder: "reversed" },
-    },
-  };
-}
-
-function calibration(columns, facts) {
-  const { trial, observed, predicted } = columns;
-  const all = [...observed, ...predicted].filter((value) => value != null);
-  const [low, high] = [Math.min(...all), Math.max(...all)];
-  const pad = 0.08 * (high - low || Math.abs(high) || 1);
-  const ends = [low - pad, high + pad]; // intervals may go beyond
-  const percent = (share) => `${(100 * share).toFixed(0)} %`;
-  return {
-    traces: [
-      { mode: "lines", x: ends, y: ends, hoverinfo: "skip",
-        line: { color: colour("muted"), width: 1.2, dash: "dash" } },
-      { mode: "markers", x: predicted, y: observed, hoverinfo: "text",
-        text: trial.map((number, k) => lines(`trial ${number}`,
-          `predicted ${short(predicted[k])}, 95 %: ${short(columns.low_95[k])} to ${short(columns.high_95[k])}`,
-          `observed ${short(observed[k])}`)),
-        error_x: { type: "data", symmetric: false, color: SKY, thickness: 1.3, width: 0,
-          array: columns.high_95.map((high, k) => high - predicted[k]),
-          arrayminus: columns.low_95.map((low, k) => predicted[k] - low) },
-        marker: { size: 7, color: colour("hollow"), line: { color: colour("accent"), width: 1.4 } } },
-    ],
-    note: `${thinNote(columns, facts)}Predicted from the other trials: ${percent(facts.coverage_68)} of `
-      + `what was observed lies in its 68 % interval, ${percent(facts.coverage_95)} in its 95 % interval.`,
-    layout: {
-      showlegend: false,
-      xaxis: { title: { text: `predicted ${plain(facts.name)}` }, zeroline: false, range: ends },
-      yaxis: { title: { text: `observed ${plain(facts.name)}` }, zeroline: false, range: ends },
-      uirevision: facts.name,
     },
   };
 }

@@ -1,11 +1,11 @@
 // The history of a study, and its points as parallel coordinates.
 
-import {
-  GREY, ORANGE, VERMILION, colour, farWorse, lines, pick, plain, where,
-} from "./charts.js";
+import { GREY, VERMILION, colour, farWorse, lines, mark, pick, plain, where } from "./charts.js";
 import { el, labelled, select, short } from "./dom.js";
 import { Picture, thinNote } from "./picture.js";
 import { parallel } from "./parallel.js";
+
+const MANY = 600; // trials
 
 export function overview(app) {
   const made = [history(app), parallel(app)];
@@ -42,6 +42,9 @@ function drawn(columns, facts, { name, log }) {
   const sign = facts.direction === "maximize" ? 1 : -1;
   const isLog = log && values.every((value) => value == null || value > 0);
   const far = farWorse(values, sign);
+  const many = values.length > MANY; // their outlines would hide each other
+  const dot = { ...mark("observed", { scale: 0.5 }), color: GREY, line: { width: 0 } };
+  const value = many ? dot : mark("observed");
   const { trial, state, feasible, best } = columns;
   const inScale = values.filter((value) => value != null && !far(value));
   const [low, high] = [Math.min(...inScale), Math.max(...inScale)];
@@ -59,20 +62,19 @@ function drawn(columns, facts, { name, log }) {
       text: chosen.map((k) => lines(`trial ${trial[k]}: ${label}`,
         values[k] == null ? null : `${name} = ${short(values[k])}`)),
       hoverinfo: "text",
-      marker: { size: trial.length > 1000 ? 5 : 7, ...marker },
+      marker,
       cliponaxis: false,
     });
   };
   const told = (k) => state[k] === "complete" && values[k] != null;
-  add("observed", (k) => told(k) && feasible[k] && !far(values[k]),
-    { color: colour("hollow"), line: { color: colour("accent"), width: 1.4 } });
+  const tick = (fill) => ({ symbol: "line-ns-open", size: 11, color: fill, line: { width: 1.8 } });
+  add("value", (k) => told(k) && feasible[k] && !far(values[k]), value);
   add("infeasible", (k) => told(k) && !feasible[k] && !far(values[k]),
-    { color: ORANGE, symbol: "x-thin-open", line: { color: ORANGE, width: 1.8 } });
+    mark("infeasible", { scale: many ? 0.6 : 1 }));
   add("beyond the scale", (k) => told(k) && far(values[k]),
-    { color: GREY, symbol: sign > 0 ? "triangle-down" : "triangle-up" }, true);
-  add("failed", (k) => state[k] === "failed", { color: VERMILION, symbol: "x", size: 8 }, true);
-  add("stopped early", (k) => state[k] === "pruned", { color: GREY, symbol: "line-ns-open",
-    size: 10 }, true);
+    { ...value, size: many ? 5 : 7.5, symbol: sign > 0 ? "triangle-down" : "triangle-up" }, true);
+  add("failed", (k) => state[k] === "failed", tick(VERMILION), true);
+  add("stopped early", (k) => state[k] === "pruned", tick(GREY), true);
   const reached = where(columns, (k) => best[k] != null);
   traces.push({
     name: "best so far",
@@ -83,14 +85,22 @@ function drawn(columns, facts, { name, log }) {
     text: reached.map((k) => lines(`best up to trial ${trial[k]}: ${short(best[k])}`)),
     hoverinfo: "text",
   });
+  const last = reached.at(-1);
+  const at = last == null ? -1 : values.findIndex((value, k) => value === best[last] && feasible[k]);
+  if (at >= 0) {
+    traces.push({ name: "best", mode: "markers", x: [trial[at]], y: [values[at]], marker: mark("best"),
+      text: [lines(`best: trial ${trial[at]}`, `${name} = ${short(values[at])}`)], hoverinfo: "text" });
+  }
   const pad = 0.06 * (high - low || Math.abs(high) || 1);
   const range = isLog ? undefined : [low - pad, high + pad];
   return {
     traces,
+    words: at < 0 ? "" : `Best so far: ${name} = ${short(values[at])} in trial ${trial[at]}, at first `
+      + `${short(best[reached[0]])}.`,
     note: thinNote(columns, facts) + (log && !isLog ? "Not all values are positive: no log scale." : ""),
     layout: {
       xaxis: { title: { text: "trial" }, rangemode: "tozero", zeroline: false },
-      yaxis: { title: { text: plain(name) }, type: isLog ? "log" : "linear", zeroline: false,
+      yaxis: { title: { text: `${plain(name)} (${facts.direction}d)` }, type: isLog ? "log" : "linear", zeroline: false,
         ...(range && inScale.length ? { range } : {}) },
       yaxis2: { overlaying: "y", range: [0, 1], visible: false, fixedrange: true },
       uirevision: `${name} ${isLog}`,

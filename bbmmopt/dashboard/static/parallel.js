@@ -1,12 +1,13 @@
 // Parallel coordinates: a line for each complete trial through its parameters and values.
 
-import { STATES, colour, lines, plain } from "./charts.js";
+import { STATES, colour, farWorse, lines, plain } from "./charts.js";
 import { el, labelled, pointText, select, short } from "./dom.js";
 import { Picture, thinNote } from "./picture.js";
 import { toUnit } from "./space.js";
 
 const SHADES = 12; // colours, so that thousands of lines are a dozen traces
 const OFF = -0.13; // where a line runs that does not have a parameter
+const BEYOND = 0.035; // how far past the end of its axis a value stands that is far worse
 
 export function parallel(app) {
   const { objectives } = app.study;
@@ -38,7 +39,7 @@ export function parallel(app) {
 function drawn(study, columns, facts, { by, share }) {
   const axes = [
     ...study.parameters.filter((p) => p.kind !== "fixed").map((p) => parameterAxis(p, columns)),
-    ...study.objectives.map(({ name }) => valueAxis(name, columns[`values.${name}`])),
+    ...study.objectives.map((of) => valueAxis(of, columns[`values.${of.name}`])),
   ];
   const objective = study.objectives.find(({ name }) => name === by);
   const sign = objective.direction === "maximize" ? 1 : -1;
@@ -57,7 +58,10 @@ function drawn(study, columns, facts, { by, share }) {
     traces,
     width: axes.length * (axes.some(({ ticks }) => ticks.some(([, value]) =>
       String(value).length > 7 && typeof value === "string")) ? 112 : 74),
-    note: thinNote(columns, facts) + `Bright lines are the best in ${by}.`,
+    words: `${ranked.length} trials, ${axes.length} axes.`,
+    note: [thinNote(columns, facts).trim(), `Bright lines are the best in ${by}.`,
+      ...axes.filter(({ beyond }) => beyond).map(({ name, beyond }) =>
+        `${beyond} of ${name} far beyond the scale.`)].filter(Boolean).join(" "),
     layout: { ...dressed(axes), showlegend: false },
   };
 }
@@ -109,13 +113,21 @@ function parameterAxis(p, columns) {
   };
 }
 
-function valueAxis(name, values) {
+// Over all values but those that are far worse, which stand beyond the end.
+function valueAxis({ name, direction }, values) {
   const known = values.filter((value) => value != null);
-  const [low, high] = [Math.min(...known), Math.max(...known)];
+  const sign = direction === "maximize" ? 1 : -1;
+  const far = farWorse(known, sign);
+  const within = known.filter((value) => !far(value));
+  const [low, high] = [Math.min(...within), Math.max(...within)];
+  const place = (value) => {
+    if (value == null) return OFF;
+    if (far(value)) return sign > 0 ? -BEYOND : 1 + BEYOND;
+    return high > low ? (value - low) / (high - low) : 0.5;
+  };
   return {
-    name, values, ticks: [[0, low], [1, high]],
-    place: (k) => values[k] == null ? OFF : high > low ? (values[k] - low) / (high - low) : 0.5,
-    optional: false, isValue: true,
+    name, values, ticks: [[0, low], [1, high]], place: (k) => place(values[k]),
+    beyond: known.length - within.length, optional: false, isValue: true,
   };
 }
 

@@ -6,7 +6,8 @@ import { el } from "./dom.js";
 
 export class Picture {
   // app: the page; kind: which numbers; part: what of the study they show (everything, trials,
-  // told); render(columns, facts) gives { traces, layout, note }.
+  // told); render(columns, facts) gives { traces, layout, note, words }, where words tell what is
+  // drawn to those who do not see it, besides the note.
   constructor(app, kind, title, { part = "trials", wide = false, about, render }) {
     Object.assign(this, { app, kind, part, render });
     this.options = {};
@@ -14,7 +15,8 @@ export class Picture {
     this.forget();
     this.controls = el("span", { class: "controls" });
     this.state = el("span", { class: "state" });
-    this.plot = el("div", { class: "plot", id: `plot-${kind}`, role: "img", "aria-label": about });
+    this.plot = el("div", { class: "plot", id: `plot-${kind}`, role: "group", "aria-label": about });
+    this.about = about;
     this.note = el("p", { class: "note" });
     this.element = el("section", { class: wide ? "card wide" : "card", "aria-label": title },
       el("header", {}, el("h2", {}, title), this.controls, this.state),
@@ -37,6 +39,12 @@ export class Picture {
   show() {
     this.seen = true;
     refit(this.plot);
+    this.update();
+  }
+
+  // What was asked for may have got lost while the server was away.
+  retry() {
+    this.tried = -1;
     this.update();
   }
 
@@ -110,6 +118,7 @@ export class Picture {
     this.plot.style.minWidth = made.width ? `${made.width}px` : "";
     if (made.traces) draw(this.plot, made.traces, made.layout ?? {});
     else erase(this.plot);
+    this.plot.setAttribute("aria-label", [`${this.about}.`, made.words].filter(Boolean).join(" "));
     this.say(made.note ?? "", false);
   }
 

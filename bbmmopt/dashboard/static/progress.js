@@ -1,10 +1,20 @@
 // Learning curves, and who worked when.
 
-import { ORANGE, PURPLE, STATES, colour, lines, pick, plain, where } from "./charts.js";
+import {
+  BLUE, GREY, ORANGE, PURPLE, SKY, VERMILION, colour, lines, mark, pick, plain, where,
+} from "./charts.js";
 import { duration, el, labelled, short } from "./dom.js";
 import { Picture, thinNote } from "./picture.js";
 
-const LOOKS = { ...STATES, retried: PURPLE, "taken over": "#F0E442" };
+// Words, colour and hatching of a state, as in plot_curves and plot_timeline.
+const LOOKS = {
+  complete: ["complete", SKY, ""],
+  pruned: ["stopped early", GREY, "."],
+  failed: ["failed", VERMILION, "/"],
+  retried: ["went wrong, was tried again", PURPLE, "|"],
+  "taken over": ["lost, was taken over", "#ffffff", "x"],
+  running: ["running", ORANGE, "\\"],
+};
 
 export function curves(app) {
   const seen = { log: false };
@@ -41,20 +51,25 @@ function drawnCurves(columns, facts, { log }) {
     .filter(Boolean);
   const best = where(columns, (k) => isReport(k) && trial[k] === facts.best);
   if (best.length) {
-    traces.push({ ...path(columns, best, "best"), name: `best, trial ${facts.best}`,
-      line: { color: colour("text"), width: 2.6 } });
+    traces.push({ ...path(columns, best, "best"), name: `best (trial ${facts.best})`,
+      line: { color: BLUE, width: 2.6 } });
+    const end = best.at(-1);
+    traces.push({ ...path(columns, [end], "best"), mode: "markers", marker: mark("best"),
+      showlegend: false });
   }
   const ends = where(columns, (k) => kind[k] === "forecast");
   if (ends.length) {
-    traces.push({ ...path(columns, ends, "forecast"), name: "forecast", mode: "markers",
-      marker: { color: ORANGE, symbol: "diamond", size: 7 },
-      error_y: { type: "data", symmetric: false, color: ORANGE, thickness: 1.2, width: 3,
+    traces.push({ ...path(columns, ends, "forecast"), name: "forecast of its end",
+      mode: "markers",
+      marker: { color: colour("hollow"), symbol: "square", size: 6, line: { color: GREY, width: 1.2 } },
+      error_y: { type: "data", symmetric: false, color: GREY, thickness: 1.2, width: 3,
         array: ends.map((k) => (columns.high[k] ?? columns.value[k]) - columns.value[k]),
         arrayminus: ends.map((k) => columns.value[k] - (columns.low[k] ?? columns.value[k])) } });
   }
   return {
     traces,
     note: thinNote(columns, facts, ", the latest and the best"),
+    words: `${new Set(trial).size} trials${best.length ? `, trial ${facts.best} the best` : ""}.`,
     layout: { height: 440, showlegend: true,
       xaxis: { title: { text: "step" }, zeroline: false },
       yaxis: { title: { text: `${plain(facts.name)} (${facts.direction}d)` }, zeroline: false,
@@ -67,7 +82,8 @@ function oneState(columns, facts, name, part) {
   if (!part.length) return null;
   const { trial } = columns;
   const gaps = part.flatMap((k, at) => (at && trial[part[at - 1]] !== trial[k] ? [null, k] : [k]));
-  return { ...path(columns, gaps, name), name, opacity: 0.7, line: { color: LOOKS[name], width: 1.3 } };
+  const [words, color] = LOOKS[name];
+  return { ...path(columns, gaps, words), name: words, opacity: 0.8, line: { color, width: 1.3 } };
 }
 
 function path({ trial, step, value }, part, what) {
@@ -85,27 +101,31 @@ function drawnTimeline(columns, facts) {
   const { trial, attempt, worker, started, finished, state, row } = columns;
   const now = Math.max(facts.until, Date.now() / 1000);
   const local = (seconds) => seconds * 1000 - new Date(seconds * 1000).getTimezoneOffset() * 60000;
-  const traces = Object.entries(LOOKS).map(([name, fill]) => {
+  const traces = Object.entries(LOOKS).map(([name, [words, fill, shape]]) => {
     const part = where(columns, (k) => state[k] === name);
     // Whoever has not been heard of for long is not drawn as if he still worked.
     const end = (k) => finished[k] ?? (facts.silent == null ? now : facts.until);
     return part.length && {
-      type: "bar", orientation: "h", name, offset: -0.36, width: 0.72,
+      type: "bar", orientation: "h", name: words, offset: -0.36, width: 0.72,
       y: pick(row, part),
       base: part.map((k) => local(started[k])),
       x: part.map((k) => Math.max(1, 1000 * (end(k) - started[k]))),
-      text: part.map((k) => lines(`trial ${trial[k]}: ${name}`,
+      text: part.map((k) => lines(`trial ${trial[k]}: ${words}`,
         attempt[k] > 1 ? `attempt ${attempt[k]}` : null,
         `${worker[k] ?? "no worker named"}, ${duration(end(k) - started[k])}`)),
       hoverinfo: "text", textposition: "none",
       // The line shows what took next to no time too.
-      marker: { color: fill, line: { color: fill, width: 1 } },
+      marker: { color: fill, line: { color: shape === "x" ? GREY : fill, width: 1 },
+        pattern: { shape, fillmode: "overlay", fgcolor: "#1a1a1a", fgopacity: 0.5, size: 7,
+          solidity: 0.15 } },
     };
   }).filter(Boolean);
   const rows = Math.max(...row) + 1;
   return {
     traces,
     note: thinNote(columns, facts, ", the latest") + silence(facts),
+    words: `${new Set(trial).size} trials of ${facts.workers.length} `
+      + `worker${facts.workers.length === 1 ? "" : "s"}.`,
     layout: {
       height: Math.max(220, 110 + 26 * rows),
       barmode: "overlay",

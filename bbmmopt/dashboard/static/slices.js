@@ -9,6 +9,9 @@ import { curve, surface } from "./surfaces.js";
 
 const WAIT = 90; // milliseconds that a slider must rest
 
+// An object for any names: in others, "constructor" would be there already.
+const nothing = () => Object.create(null);
+
 export function slices(app) {
   const made = new Slices(app);
   return { title: "Slices", pictures: made.pictures, element: made.element };
@@ -20,7 +23,7 @@ class Slices {
     this.parameters = app.study.parameters.filter((p) => p.kind !== "fixed");
     this.byName = new Map(app.study.parameters.map((p) => [p.name, p]));
     this.axes = null; // [x, y], once the server has chosen or the user has
-    this.chosen = {}; // what the user has set
+    this.chosen = nothing(); // what the user has set
     this.held = {}; // what the last picture held
     this.spread = "expected";
     this.posterior = new Picture(app, "posterior", "Posterior", {
@@ -84,7 +87,7 @@ class Slices {
   }
 
   atBest() {
-    this.chosen = {};
+    this.chosen = nothing();
     this.ask();
   }
 
@@ -111,7 +114,8 @@ class Slices {
       made.said,
       columns.allowed?.includes(false) ? "Blank: ruled out by the constraints of the space." : null,
     ];
-    return { ...made, note: notes.filter(Boolean).join(" ") };
+    return { ...made, words: `Over ${[facts.x, facts.y].filter(Boolean).join(" and ")}${
+      Object.keys(facts.held).length ? `, with ${pointText(facts.held)}` : ""}.`, note: notes.filter(Boolean).join(" ") };
   }
 
   // Take over what the server chose: which axes, and where the others are held.

@@ -1,6 +1,6 @@
 // A curve with its bands, or a surface in colours, with the trials that lie there.
 
-import { BLUE, ORANGE, SKY, VERMILION, colour, lines, plain } from "./charts.js";
+import { BLUE, SKY, VERMILION, colour, lines, mark as looks, plain } from "./charts.js";
 import { short } from "./dom.js";
 
 // A log acquisition falls by thousands near trials: what is e^-12 of the largest value is always
@@ -104,7 +104,7 @@ export function surface(columns, facts, view) {
     traces.push({ name: on ? "next" : "next, off this slice", mode: "markers",
       opacity: on ? 1 : 0.5, x: [view.placeOf(x, next[x.name])],
       y: [view.placeOf(y, next[y.name])], hoverinfo: "name", cliponaxis: false,
-      marker: { symbol: "star", size: 17, color: VERMILION, line: { color: "#fff", width: 1.2 } } });
+      marker: looks("next", { over: true }) });
   }
   const said = even.length ? "Dashed: the constraints on outcomes have an even chance to hold." : null;
   return { traces, said, layout: { xaxis: { ...view.axisOf(x), showgrid: false },
@@ -166,22 +166,22 @@ function visible(numbers, { acquisition }, share = 0.4) {
 // Trials: those off the slice fainter, as they are only projected onto it.
 function marks(facts, view, height) {
   const kinds = {
-    observed: { states: ["complete"], marker: { color: "#ffffff", line: { color: view.y ? "#1a1a1a" : colour("accent"), width: 1.2 } } },
-    failed: { states: ["failed"], marker: { color: view.y ? "#1a1a1a" : colour("text"), symbol: "x",
-      line: { color: view.y ? "#ffffff" : colour("panel"), width: 0.8 } } },
-    pending: { states: ["running", "waiting"], marker: { color: ORANGE, symbol: "triangle-up",
-      line: { color: "#1a1a1a", width: 1 } } },
+    observed: (mark) => mark.state === "complete" && mark.feasible,
+    infeasible: (mark) => mark.state === "complete" && !mark.feasible,
+    "stopped early": (mark) => mark.state === "pruned",
+    failed: (mark) => mark.state === "failed",
+    pending: (mark) => ["running", "waiting"].includes(mark.state),
   };
   const made = [];
-  for (const [name, { states, marker }] of Object.entries(kinds)) {
+  for (const [name, isIt] of Object.entries(kinds)) {
     for (const on of [false, true]) {
-      const part = facts.marks.filter((mark) => states.includes(mark.state) && mark.on === on);
+      const part = facts.marks.filter((mark) => isIt(mark) && mark.on === on);
       if (!part.length) continue;
       const heights = part.map((mark) => height(mark) ?? null);
       const atEdge = heights.every((value) => value == null);
       made.push({
         name, mode: "markers", legendgroup: name,
-        showlegend: on || !facts.marks.some((mark) => states.includes(mark.state) && mark.on),
+        showlegend: on || !facts.marks.some((mark) => isIt(mark) && mark.on),
         x: part.map((mark) => view.placeOf(view.x, mark.x)),
         y: atEdge ? part.map(() => 0.02) : heights,
         yaxis: atEdge && view.y == null ? "y2" : "y",
@@ -189,7 +189,7 @@ function marks(facts, view, height) {
           ...Object.entries(mark.values ?? {}).map(([of, value]) => `${of} = ${short(value)}`))),
         hoverinfo: "text", cliponaxis: false,
         opacity: on ? 1 : part.length > 150 ? 0.22 : 0.4,
-        marker: { size: on ? 8 : 5.5, ...marker },
+        marker: looks(name, { over: view.y != null, scale: on ? 1 : 0.7 }),
       });
     }
   }

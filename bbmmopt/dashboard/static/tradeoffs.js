@@ -1,6 +1,6 @@
 // The Pareto front of two objectives, or of two at a time of several.
 
-import { GREY, ORANGE, colour, lines, pick, plain, where } from "./charts.js";
+import { colour, lines, mark, pick, plain, where } from "./charts.js";
 import { el, labelled, select, short } from "./dom.js";
 import { Picture, thinNote } from "./picture.js";
 
@@ -13,9 +13,10 @@ export function tradeoffs(app) {
     render: (columns, facts) => drawn(columns, facts, seen, objectives.length),
   });
   if (objectives.length > 2) {
+    seen.by = objectives[2];
     const names = objectives.map(({ name }) => [name, name]);
-    for (const axis of ["x", "y"]) {
-      picture.controls.append(labelled(axis, select(names, seen[axis].name, (chosen) => {
+    for (const [axis, words] of [["x", "Horizontal"], ["y", "Vertical"], ["by", "Colour"]]) {
+      picture.controls.append(labelled(words, select(names, seen[axis].name, (chosen) => {
         seen[axis] = objectives.find(({ name }) => name === chosen);
         picture.redraw();
       })));
@@ -26,7 +27,7 @@ export function tradeoffs(app) {
     element: el("div", { class: "cards" }, pictures.map(({ element }) => element)) };
 }
 
-function drawn(columns, facts, { x, y }, count) {
+function drawn(columns, facts, { x, y, by }, count) {
   const [xs, ys] = [columns[`values.${x.name}`], columns[`values.${y.name}`]];
   const { trial, feasible } = columns;
   const isFront = columns.on_front;
@@ -40,25 +41,32 @@ function drawn(columns, facts, { x, y }, count) {
     traces.push({ name: label, mode: "markers", x: pick(xs, chosen), y: pick(ys, chosen),
       text: chosen.map(words), hoverinfo: "text", ...extra });
   };
-  add("beaten", (k) => feasible[k] && !isFront[k],
-    { marker: { size: 7, color: colour("hollow"), line: { color: GREY, width: 1.3 } } });
-  add("infeasible", (k) => !feasible[k],
-    { marker: { size: 8, symbol: "x-thin-open", color: ORANGE, line: { width: 1.8, color: ORANGE } } });
+  add("dominated", (k) => feasible[k] && !isFront[k],
+    { marker: { ...mark("observed", { scale: 0.8 }), opacity: 0.6 } });
+  add("infeasible", (k) => !feasible[k], { marker: mark("infeasible") });
   const front = where(columns, (k) => isFront[k]).sort((a, b) => xs[a] - xs[b]);
   if (count === 2 && front.length) traces.push(steps(front, xs, ys, x, y));
-  add("on the front", (k) => isFront[k],
-    { marker: { size: 9, color: colour("accent"), line: { color: colour("hollow"), width: 1 } } });
+  // A third objective is told by colour.
+  const tinted = by && { color: front.map((k) => columns[`values.${by.name}`][k]),
+    colorscale: "Viridis", reversescale: by.direction === "minimize",
+    colorbar: { title: { text: titleOf(by), side: "right" }, thickness: 13, outlinewidth: 0 } };
+  if (front.length) {
+    traces.push({ name: "on the front", mode: "markers", x: pick(xs, front), y: pick(ys, front),
+      text: front.map(words), hoverinfo: "text", marker: { ...mark("on the front"), ...tinted } });
+  }
   const reference = facts.reference_point;
   if (reference) {
+    const ink = colour("text");
     traces.push({ name: "reference point", mode: "markers", x: [reference[x.name]],
       y: [reference[y.name]], hoverinfo: "name", visible: "legendonly",
-      marker: { symbol: "cross-thin-open", size: 11, line: { width: 2, color: colour("text") } } });
+      marker: { symbol: "cross-thin-open", size: 11, color: ink, line: { width: 2, color: ink } } });
   }
   const volume = facts.hypervolume == null ? ""
     : `Hypervolume ${short(facts.hypervolume)}${facts.inferred ? ", from a reference point that was found from the front" : ""}. `;
   return {
     traces,
     note: `${thinNote(columns, facts)}${front.length} on the front. ${volume}`,
+    words: `${front.length} of ${trial.length} trials on the front.`,
     layout: {
       height: 460,
       xaxis: { title: { text: titleOf(x) }, zeroline: false },
@@ -83,17 +91,13 @@ function believed(columns, x, y) {
   const [xs, ys] = [columns[`values.${x.name}`], columns[`values.${y.name}`]];
   const reached = (of) => where(columns, (k) => kind[k] === "attained" && share[k] === of)
     .sort((a, b) => xs[a] - xs[b]);
-  const [most, half, least] = [0.9, 0.5, 0.1].map(reached);
+  const [most, least] = [0.9, 0.1].map(reached);
   const line = { color: "rgba(86,180,233,0.5)", width: 1 };
   const traces = [];
   if (most.length && least.length) {
     traces.push({ ...steps(most, xs, ys, x, y), line },
       { ...steps(least, xs, ys, x, y), line, fill: "tonexty", fillcolor: "rgba(86,180,233,0.25)",
-        name: "reached with 10 to 90 %", showlegend: true });
-  }
-  if (half.length) {
-    traces.push({ ...steps(half, xs, ys, x, y), name: "reached with 50 %", showlegend: true,
-      line: { color: colour("accent"), width: 1.6, dash: "dot" } });
+        name: "80 % band", showlegend: true });
   }
   const params = Object.keys(columns).filter((name) => name.startsWith("params."));
   const add = (name, label, marker) => {
@@ -106,12 +110,12 @@ function believed(columns, x, y) {
         ...params.filter((of) => columns[of][k] != null)
           .map((of) => `${of.slice(7)} = ${short(columns[of][k])}`))) });
   };
-  add("expected", "expected, tried or not", { size: 5, color: colour("accent") });
-  add("pending", "pending", { size: 9, symbol: "triangle-up", color: ORANGE,
-    line: { color: colour("text"), width: 1 } });
+  add("expected", "expected front", { size: 5, color: colour("accent") });
+  add("pending", "pending", mark("pending"));
   return {
     traces,
-    note: "Point at one to see where it would be found.",
+    note: "The true front lies in the band with 80 %. Point at one to see where it would be found.",
+    words: `${where(columns, (k) => kind[k] === "expected").length} points.`,
     layout: {
       height: 420,
       xaxis: { title: { text: titleOf(x) }, zeroline: false },
@@ -138,5 +142,5 @@ function steps(front, xs, ys, x, y) {
     py.push(ys[k]);
   });
   return { name: "front", mode: "lines", x: px, y: py, hoverinfo: "skip", showlegend: false,
-    line: { color: colour("accent"), width: 1.6 } };
+    line: { color: colour("text"), width: 1.4 } };
 }

@@ -21,7 +21,8 @@ class Trials {
     this.seen = false;
     Object.assign(this, { shown: -1, ended: 0, took: 0 });
     const { objectives, constraints, parameters } = app.study;
-    const of = (part, list) => list.map(({ name }) => ({ sort: `${part}.${name}`, part, name }));
+    const of = (part, list) => list.map(({ name, choices }) =>
+      ({ sort: `${part}.${name}`, part, name, left: choices != null }));
     this.columns = [
       { sort: "number", name: "#" }, { sort: "state", name: "state", left: true },
       ...of("values", objectives), ...of("constraints", constraints), ...of("params", parameters),
@@ -88,6 +89,10 @@ class Trials {
 
   redraw() {}
 
+  retry() {
+    if (this.seen) this.ask();
+  }
+
   update() {
     clearTimeout(this.again);
     if (!this.seen || this.app.stamp.trials <= this.shown) return;
@@ -119,7 +124,8 @@ class Trials {
     this.found = found;
     this.note.classList.remove("wrong");
     const of = found.matching === found.total ? "" : ` of ${found.total}`;
-    this.note.textContent = `${found.matching}${of} trial${found.matching === 1 ? "" : "s"}`;
+    const count = `${found.matching}${of} trial${found.matching === 1 ? "" : "s"}`;
+    if (this.note.textContent !== count) this.note.textContent = count; // else it is read out again
     this.head.replaceChildren(el("td", {}), ...this.columns.map((column) => this.header(column)));
     this.body.replaceChildren(...found.rows.flatMap((row) => this.rows(row)));
     this.drawPages(found);
@@ -153,7 +159,10 @@ class Trials {
       const broken = row.feasible === false ? " (infeasible)" : "";
       return el("td", {}, el("span", { class: `badge ${row.state}` }, row.state + broken));
     }
-    if (part) return this.value(row[part]?.[name], row.standard_errors[part === "values" ? name : ""]);
+    if (part) {
+      const error = part === "values" ? row.standard_errors[name] : null;
+      return this.value(row[part]?.[name], error, left);
+    }
     if (sort === "number") return el("td", { class: "number" }, String(row.number));
     if (sort === "started") return el("td", { class: "number" }, moment(row.started));
     if (sort === "seconds") return el("td", { class: "number" }, duration(row.seconds));
@@ -161,11 +170,11 @@ class Trials {
     return el("td", { class: left ? "text" : "number", title: text }, text);
   }
 
-  value(value, error) {
-    if (value == null) return el("td", { class: "number muted" }, "–");
-    const isText = typeof value === "string";
+  value(value, error, left) {
+    const look = left ? "text" : "number";
+    if (value == null) return el("td", { class: `${look} muted` }, "–");
     const text = error == null ? short(value) : `${short(value)} ± ${short(error, 2)}`;
-    return el("td", { class: isText ? "text number" : "number", title: String(value) }, text);
+    return el("td", { class: look, title: String(value) }, text);
   }
 
   toggle(row) {

@@ -8,6 +8,8 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
+from functools import reduce
+from operator import or_
 
 from bbmmopt.integrations.optuna.distributions import Number
 
@@ -54,30 +56,40 @@ def find_conditions(points: Iterable[Point], parents: Mapping[str, Levels]) -> C
         points: {parameter: value} of the trials that came to their end.
         parents: The parameters that may decide over others.
     """
-    rows = _distinct(points, parents)
-    present: dict[str, set[int]] = {}
-    for i, (names, _) in enumerate(rows):
-        for name in names:
-            present.setdefault(name, set()).add(i)
-    values = {name: {i: rows[i][1][name] for i in present.get(name, ())} for name in parents}
+    # Sets of points are the bits of integers: some hundred times as fast as sets.
+    present: dict[str, int] = {}
+    having: dict[str, dict[Number, int]] = {name: {} for name in parents}
+    everywhere = 0
+    for i, point in enumerate(points):
+        everywhere |= 1 << i
+        for name, value in point.items():
+            present[name] = present.get(name, 0) | 1 << i
+            if name in parents:
+                having[name][value] = having[name].get(value, 0) | 1 << i
     when: dict[str, dict[str, list[int]]] = {}
     unexplained: set[str] = set()
-    for name in sorted(present, key=lambda name: (-len(present[name]), name)):
-        inside, left, found = present[name], set(range(len(rows))), {}
+    for name in sorted(present, key=lambda name: (-present[name].bit_count(), name)):
+        inside, left, found = present[name], everywhere, {}
+        possible = [
+            parent
+            for parent in parents
+            if parent in when and present[parent] != inside == present[parent] & inside
+        ]
         while left != inside:
             choices = []
-            for parent, levels in parents.items():
-                if parent in found or parent not in when or not present[parent] > inside:
-                    continue
-                there = {i: values[parent][i] for i in left & present[parent]}
-                allowed = _allowed(levels, {there[i] for i in inside}, set(there.values()))
-                kept = {i for i, value in there.items() if value in allowed}
-                choices.append((len(kept), len(allowed), parent, allowed, kept))
+            for parent in possible:
+                tried = {value: bits & left for value, bits in having[parent].items()}
+                with_it = {value for value, bits in tried.items() if bits & inside}
+                without = {value for value, bits in tried.items() if bits} - with_it
+                allowed = _allowed(parents[parent], with_it, without)
+                kept = reduce(or_, (tried.get(value, 0) for value in allowed))
+                choices.append((kept.bit_count(), len(allowed), parent, allowed, kept))
             best = min(choices, default=None, key=lambda choice: choice[:3])
-            if best is None or len(best[4]) == len(left):
+            if best is None or best[4] == left:
                 unexplained.add(name)
                 break
             found[best[2]], left = best[3], best[4]
+            possible.remove(best[2])
         else:
             when[name] = found
     return Conditions(when, unexplained)
@@ -91,30 +103,17 @@ def is_active(when: Mapping[str, Mapping[str, Sequence[int]]], name: str, point:
     )
 
 
-def _distinct(
-    points: Iterable[Point], parents: Mapping[str, Levels]
-) -> list[tuple[frozenset[str], dict[str, Number]]]:
-    """The points that differ in which parameters they have, or in values that may decide that."""
-    names = list(parents)
-    found = {(frozenset(point), tuple(point.get(name) for name in names)) for point in points}
-    order = sorted(found, key=lambda row: (sorted(row[0]), list(map(repr, row[1]))))
-    return [
-        (there, {n: v for n, v in zip(names, values, strict=True) if v is not None})
-        for there, values in order
-    ]
-
-
-def _allowed(levels: Levels, with_it: Set[Number], tried: Set[Number]) -> list[int]:
+def _allowed(levels: Levels, with_it: Set[Number], without: Set[Number]) -> list[int]:
     """The values of a parent for which a parameter is there.
 
     Args:
         levels: All of them.
         with_it: Those with which it was there.
-        tried: Those that were tried.
+        without: Those with which it never was.
     """
     if not levels.ordered:
         return sorted(map(int, with_it))
-    first, last, without = min(with_it), max(with_it), tried - with_it
+    first, last = min(with_it), max(with_it)
     below = max((value for value in without if value < first), default=-math.inf)
     above = min((value for value in without if value > last), default=math.inf)
     inside = {level for level in levels.values if below + first < 2 * level < last + above}

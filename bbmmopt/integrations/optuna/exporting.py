@@ -89,7 +89,12 @@ def to_optuna(
         directions=[objective.direction for objective in problem.objectives],
     )
     try:
-        kept = {"problem": to_json(problem.to_json(), "problem")}
+        objects = {
+            name: dict(parameter.objects or {})
+            for name, parameter in known.items()
+            if isinstance(parameter, Categorical) and _keepable(parameter)
+        }
+        kept = {"problem": to_json(problem.to_json(), "problem"), "objects": to_json(objects)}
         made._storage.set_study_system_attr(made._study_id, KEY, kept)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)

@@ -23,6 +23,7 @@ from optuna.trial import FrozenTrial
 from optuna.trial import TrialState as Theirs
 
 from bbmmopt.former import Former
+from bbmmopt.integrations.choices import choices_of, label_in, label_of
 from bbmmopt.integrations.optuna.conditions import find_conditions
 from bbmmopt.integrations.optuna.distributions import parameter_of
 from bbmmopt.integrations.optuna.group import FIXED, KEY, STATES, constraints_of
@@ -150,7 +151,9 @@ def _trial(frozen: FrozenTrial, problem: Problem) -> Trial:
     state = STATES[frozen.state]
     enqueued = state == TrialState.WAITING
     given = frozen.system_attrs.get(FIXED, {}) if enqueued else frozen.params
-    ours = from_json(frozen.system_attrs.get(KEY, {}).get("trial", {}))
+    noted = from_json(frozen.system_attrs.get(KEY, {}))
+    ours = noted.get("trial", {})
+    phase = "enqueued" if enqueued else "told"
     trial = Trial(
         frozen.number,
         {
@@ -165,7 +168,7 @@ def _trial(frozen: FrozenTrial, problem: Problem) -> Trial:
         started=ours.get("started") or _seconds(frozen.datetime_start),
         finished=ours.get("finished") or _seconds(frozen.datetime_complete),
         attrs=dict(frozen.user_attrs),
-        origin=ours.get("origin", {"phase": "enqueued" if enqueued else "told"}),
+        origin=ours.get("origin") or noted.get("origin") or {"phase": phase},
         worker=ours.get("worker"),
     )
     if enqueued and not _fits(problem.space, trial):
@@ -196,15 +199,13 @@ def _seconds(time: datetime | None) -> float | None:
 
 def _value(parameter: Parameter | None, value: Any) -> Any:
     """A value of Optuna as the study stores it: the label of a choice, the decimal of a step."""
-    if isinstance(parameter, Categorical) and parameter.objects is not None:
-        for label, item in parameter.objects.items():
-            if _same(item, value):
-                return label
+    if isinstance(parameter, Categorical):
+        value = label_in(parameter, value)
     if isinstance(parameter, Ordinal) and isinstance(value, float):
         numbers = [label for label in parameter.labels if isinstance(label, float)]
         nearest = min(numbers, key=lambda label: abs(label - value), default=value)
         return nearest if math.isclose(nearest, value, rel_tol=1e-9, abs_tol=1e-12) else value
-    return value if isinstance(value, Value) else _label(value)
+    return value if isinstance(value, Value) else label_of(value)
 
 
 # --------------------------------------------------------------------------------------
@@ -218,7 +219,7 @@ def _problem(
     """What the study is about: as `to_optuna` wrote it down, or as the trials show."""
     stored = study._storage.get_study_system_attrs(study._study_id).get(KEY)
     if stored is not None and space is None:
-        return Problem.from_json(from_json(stored["problem"]))
+        return Problem.from_json(from_json(stored["problem"]), from_json(stored["objects"]))
     count = len(study.directions)
     names = study.metric_names or (
         ["value"] if count == 1 else [f"value_{i}" for i in range(count)]
@@ -295,32 +296,8 @@ def _parameter(
             return Real(distribution.low, distribution.high, when=when)
         return Ordinal([float(low + i * step) for i in range(count)], when=when)
     if isinstance(distribution, CategoricalDistribution):
-        return Categorical(_choices(distribution.choices), when=when)
+        return Categorical(choices_of(distribution.choices), when=when)
     return parameter_of(distribution, when)
-
-
-def _choices(choices: Sequence[Any]) -> Sequence[Value] | Mapping[str, Any]:
-    """Choices as they are where ours may be the same, labelled otherwise."""
-    if all(map(_is_plain, choices)) and len(set(choices)) == len(choices):
-        return list(choices)
-    labels = [_label(choice) for choice in choices]
-    if len(set(labels)) < len(labels):
-        labels = [f"{i}: {label}" for i, label in enumerate(labels)]
-    return dict(zip(labels, choices, strict=True))
-
-
-def _is_plain(choice: Any) -> bool:
-    """Whether ours may be the same."""
-    return isinstance(choice, Value) and (not isinstance(choice, float) or math.isfinite(choice))
-
-
-def _label(choice: Any) -> str:
-    return choice if isinstance(choice, str) and choice else repr(choice)
-
-
-def _same(a: Any, b: Any) -> bool:
-    """Whether two choices are one: True is not 1, NaN is NaN."""
-    return type(a) is type(b) and (a == b or (a != a and b != b))
 
 
 def _values(parent: Parameter, levels: Iterable[int]) -> list[Value]:

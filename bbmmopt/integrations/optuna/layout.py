@@ -67,10 +67,11 @@ class Layout:
     def values(self, params: Mapping[str, Any]) -> dict[str, Number]:
         """Those of the values given that parameters of the space can have, in its units."""
         found = {}
-        for name, distribution in self.distributions.items():
-            if name in params:
+        for name, value in params.items():
+            distribution = self.distributions.get(name)
+            if distribution is not None:
                 try:
-                    internal = distribution.to_internal_repr(params[name])
+                    internal = distribution.to_internal_repr(value)
                 except ValueError:  # an enqueued value that the objective would not take
                     continue
                 found[name] = to_ours(distribution, internal)
@@ -143,8 +144,6 @@ def decisive(
     layout: Layout, parents: Mapping[str, Levels], trial: FrozenTrial
 ) -> dict[str, Number]:
     """Which parameters a trial has, and the values of those that may decide that."""
-    found: dict[str, Number] = dict.fromkeys(
-        (name for name in layout.distributions if name in trial.params), 0
-    )
-    shown = {name: trial.params[name] for name in parents if name in trial.params}
-    return found | layout.values(shown)
+    params = trial.params
+    found: dict[str, Number] = {name: 0 for name in params if name in layout.distributions}
+    return found | layout.values({name: params[name] for name in params if name in parents})

@@ -14,9 +14,9 @@ from ray.tune.result import DEFAULT_METRIC
 from ray.tune.search import Searcher
 from ray.tune.utils.util import flatten_dict  # pyright: ignore[reportPrivateImportUsage]
 
+from bbmmopt.integrations.kept import Kept
 from bbmmopt.integrations.ray.endings import Progress, step_of
 from bbmmopt.integrations.ray.goals import check_goal, problem_of
-from bbmmopt.integrations.ray.kept import Kept
 from bbmmopt.integrations.ray.learning import add, report, tell, values_of
 from bbmmopt.integrations.ray.space import Layout, configuration_of
 from bbmmopt.optimizer import Optimizer, SpaceExhausted

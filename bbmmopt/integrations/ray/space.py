@@ -13,8 +13,9 @@ from ray.tune.search import sample
 from ray.tune.search.variant_generator import assign_value, parse_spec_vars
 from ray.tune.utils.util import unflatten_dict  # pyright: ignore[reportPrivateImportUsage]
 
+from bbmmopt.integrations.choices import choices_of, distinct, label_in
 from bbmmopt.space import Categorical, Integer, Ordinal, Parameter, Real, Space
-from bbmmopt.space.checks import Value, naming, native, shown
+from bbmmopt.space.checks import naming, native, shown
 
 _LISTED = 100  # levels of a grid of real numbers that are choices in order
 
@@ -50,7 +51,7 @@ class _Place:
         """
         parameter, number = self.parameter, native(value)
         if isinstance(parameter, Categorical):
-            return _label_of(parameter, value)
+            return label_in(parameter, value)
         if isinstance(number, bool) or not isinstance(number, int | float):
             return value
         if self.unit is not None:
@@ -231,50 +232,12 @@ def _multiple(k: int, step: float) -> float:
 
 def _choices(categories: Sequence[Any]) -> Categorical:
     """The choices, each once; those that are no plain values stand under labels."""
-    choices: list[Any] = []
-    for category in map(native, categories):
-        _, domains, grids = parse_spec_vars({"": category})
+    choices = distinct(map(native, categories))
+    for choice in choices:
+        _, domains, grids = parse_spec_vars({"": choice})
         if domains or grids:
             raise ValueError(
                 "a choice that has domains itself is a conditional parameter: say so with a "
                 "Space, as in {…, 'momentum': Real(0, 1, when={'optimizer': 'sgd'})}."
             )
-        if not any(_same(category, other) for other in choices):
-            choices.append(category)
-    if all(map(_is_plain, choices)) and len(set(choices)) == len(choices):
-        return Categorical(choices).checked()
-    objects: dict[str, Any] = {}
-    for choice in choices:
-        label = _label(choice)
-        while label in objects:
-            label += "'"
-        objects[label] = choice
-    return Categorical(objects).checked()
-
-
-def _is_plain(value: Any) -> bool:
-    return isinstance(value, Value) and not (isinstance(value, float) and not math.isfinite(value))
-
-
-def _label(choice: Any) -> str:
-    """What an object is called, the same in every process."""
-    if isinstance(choice, str) and choice:
-        return choice
-    text = getattr(choice, "__qualname__", None) or shown(choice)
-    return type(choice).__name__ if " at 0x" in text else text
-
-
-def _label_of(parameter: Categorical, value: Any) -> Any:
-    """The label of an object that is one of the choices; anything else as it is."""
-    for label, choice in (parameter.objects or {}).items():
-        if _same(choice, value):
-            return label
-    return value
-
-
-def _same(one: Any, other: Any) -> bool:
-    """Whether two choices are the same: 1, 1.0 and True are not, nor do arrays say."""
-    if one is other:
-        return True
-    equal = type(one) is type(other) and one == other
-    return equal if isinstance(equal, bool) else False
+    return Categorical(choices_of(choices)).checked()

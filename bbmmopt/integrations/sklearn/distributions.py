@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
@@ -12,8 +11,9 @@ from typing import Any, cast
 import numpy as np
 from scipy import stats
 
+from bbmmopt.integrations.choices import choices_of, distinct
 from bbmmopt.space import Categorical, Integer, Ordinal, Parameter, Real, Space
-from bbmmopt.space.checks import Value, naming, native, shown
+from bbmmopt.space.checks import naming, native, shown
 from bbmmopt.trial import Trial
 
 _WHICH = "dict"  # of several, in the space that they are joined to
@@ -129,35 +129,7 @@ def _choices(items: list[Any]) -> Parameter:
         steps = [b - a for a, b in pairwise(items)]
         if all(step > 0 for step in steps) or all(step < 0 for step in steps):
             return Ordinal(items)
-    if all(_plain(item) for item in items) and _told_apart(items):
-        return Categorical(items)
-    return Categorical(dict(zip(_labels(items), items, strict=True)))
-
-
-def _plain(item: Any) -> bool:
-    """Whether a storage can keep it."""
-    return isinstance(item, Value) and not (isinstance(item, float) and not math.isfinite(item))
-
-
-def _told_apart(items: list[Any]) -> bool:
-    """Whether what is equal is the same: True and 1 are not."""
-    return len(set(items)) == len({(type(item), item) for item in items})
-
-
-def _labels(items: list[Any]) -> list[str]:
-    """A label for each item, the same in every process."""
-    labels: list[str] = []
-    for item in items:
-        name = item if isinstance(item, str) else getattr(item, "__name__", None)
-        label = name if isinstance(name, str) and name else without_addresses(repr(item))
-        alike = sum(known == label or known.startswith(f"{label} #") for known in labels)
-        labels.append(f"{label} #{alike + 1}" if alike else label)
-    return labels
-
-
-def without_addresses(text: str) -> str:
-    """A repr without what differs from process to process."""
-    return re.sub(r" at 0x[0-9A-Fa-f]+", "", text)
+    return Categorical(choices_of(distinct(items)))
 
 
 def _frozen(given: Any) -> Parameter:

@@ -103,8 +103,10 @@ class Loop:
                 self.results = self.evaluate(settings, **options)
         except ValueError as error:
             # What scikit-learn raises where not one fold of a batch could be fitted. For it that is
-            # all of a search; for us it may be a single candidate.
-            if self.error_score == "raise" or "fits failed" not in str(error):
+            # all of a search; for us it may be a single candidate. It has no class of its own: in
+            # other words than these, it would end the search.
+            fits = len(batch) * self.splits.count
+            if self.error_score == "raise" or f"All the {fits} fits failed." not in str(error):
                 raise
             self.failure = error
             for trial in batch:

@@ -19,8 +19,9 @@ from sklearn.utils import check_random_state, get_tags
 
 from bbmmopt.execution.owners import own_name
 from bbmmopt.execution.stopping import checked_rules
+from bbmmopt.integrations.choices import without_addresses
 from bbmmopt.integrations.sklearn.copied import StudyCopy
-from bbmmopt.integrations.sklearn.distributions import Candidates, without_addresses
+from bbmmopt.integrations.sklearn.distributions import Candidates
 from bbmmopt.integrations.sklearn.folds import Folds, Splits, quickest_of
 from bbmmopt.integrations.sklearn.progress import Progress
 from bbmmopt.space import Space

@@ -1,4 +1,4 @@
-"""Kept: a study in memory, written down for Ray's checkpoints."""
+"""Kept: a study in memory, as a value that can be pickled."""
 
 from __future__ import annotations
 
