@@ -51,7 +51,7 @@ class DashboardServer:
             Config(
                 app,
                 log_config=None,
-                log_level="warning",
+                log_level="error",  # strangers could fill the terminal with warnings
                 access_log=False,
                 server_header=False,
                 proxy_headers=False,

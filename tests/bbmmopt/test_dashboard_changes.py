@@ -1,6 +1,7 @@
 """Facts about what the page of the dashboard can change, and what it is told when it cannot."""
 
 from collections.abc import Iterator
+from threading import Thread
 
 import pytest
 
@@ -105,6 +106,10 @@ def test_a_value_that_is_no_number_counts_as_failed(client, storage):
         ({"number": 8, "values": {}}, 422, "loss"),
         ({"number": 8, "values": {"lost": "1"}}, 422, "lost"),
         ({"number": 8, "values": {"loss": "-inf"}}, 422, "inf"),
+        ({"number": 8, "values": {"loss": "9" * 400}}, 422, "loss is too large for a float"),
+        ({"number": 8, "values": {"loss": int("9" * 400)}}, 422, "too large for a float"),
+        ({"number": int("9" * 400), "values": {"loss": 1}}, 404, "no trial 99"),
+        ({"number": 8, "values": {"loss": 1}, "standard_errors": 3}, 422, "must be a JSON object"),
         ({"number": 8, "values": {"loss": 1}, "failed": "no"}, 422, "not two of them"),
         ({"number": 8, "failed": ""}, 422, "takes the reason"),
         ({"number": 8, "values": 3}, 422, "'values' must be a JSON object"),
@@ -119,6 +124,23 @@ def test_a_wrong_outcome_is_refused_with_the_reason(client, storage, sent, statu
     before = storage.trial("svm", 8), storage.trial("svm", 0)
     assert words in refused(client, "tell", status, **sent)
     assert (storage.trial("svm", 8), storage.trial("svm", 0)) == before
+
+
+def test_of_many_who_tell_one_trial_at_once_one_is_heard(client, storage):
+    answers: list[tuple[int, int]] = []
+
+    def tell(value: int) -> None:
+        sent = {"study": "svm", "number": 8, "values": {"loss": value}}
+        answers.append((client.post("/api/tell", json=sent).status_code, value))
+
+    threads = [Thread(target=tell, args=(value,)) for value in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(20)
+    (heard,) = [value for status, value in answers if status == 200]
+    assert sorted(status for status, _ in answers) == [200] + 5 * [409]
+    assert storage.trial("svm", 8).values == {"loss": heard}
 
 
 def test_runs_are_told_to_stop(client, storage):
@@ -158,6 +180,7 @@ def test_a_change_of_a_study_that_is_not_there_is_404(client):
         (b"{", "application/json", 400, "not JSON"),
         (b"\xff", "application/json", 400, "not JSON"),
         (b'{"study": "svm", "number": NaN}', "application/json", 400, "NaN is no number"),
+        (b'{"study": "svm", "reason": -1e400}', "application/json", 400, "-1e400 is too large"),
         (b"[" * 50_000, "application/json", 400, "not JSON"),
         (b"[]", "application/json", 400, "must be a JSON object"),
         (b"{}", "application/json", 400, "'study' is missing"),

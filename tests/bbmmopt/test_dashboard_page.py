@@ -1,6 +1,6 @@
 """Facts about the dashboard's page, in a real browser: Debian's Chromium, without a window."""
 
-import json
+import math
 import re
 import shutil
 from collections.abc import Iterator
@@ -9,16 +9,18 @@ from pathlib import Path
 from urllib.parse import urlencode
 
 import pytest
-from playwright.sync_api import BrowserContext, Page, expect, sync_playwright
+from playwright.sync_api import BrowserContext, Page, ViewportSize, expect, sync_playwright
 
-from bbmmopt import Optimizer
+from bbmmopt import Optimizer, Real
 from bbmmopt.dashboard import DashboardServer
-from bbmmopt.plots import posterior_data
+from bbmmopt.plots import calibration_data, posterior_data
 from bbmmopt.storage import open_storage
 from bbmmopt.study import Study
 from tests.bbmmopt.dashboards import NASTY, TOKEN, conditional_study, serving, smooth_study
 
 pytestmark = pytest.mark.alone
+
+WINDOW: ViewportSize = {"width": 1280, "height": 900}
 
 # It must not look for anything outside while it starts.
 ARGUMENTS = [
@@ -71,6 +73,9 @@ def where(tmp_path_factory: pytest.TempPathFactory) -> Path:
         conditional_study(storage)
         smooth_study(storage, "smooth")
         smooth_study(storage, "growing", 3)
+        steep = Study({"x": Real(0, 1)}, minimize="loss", storage=storage, study="steep")
+        for k in range(14):
+            steep.add_trial({"x": k / 13}, 1e6 if k == 5 else math.sin(k))
         optimizer = Optimizer(
             {"<b>x</b>": smooth_study(storage, "%{y}", 1).space.parameters["a"]},
             minimize="<i>loss</i>",
@@ -98,7 +103,7 @@ def browser() -> Iterator[BrowserContext]:
     assert program is not None, "the tests of the dashboard need Chromium: apt install chromium"
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=program, args=ARGUMENTS)
-        yield browser.new_context(viewport={"width": 1280, "height": 900})
+        yield browser.new_context(viewport=WINDOW)
         browser.close()
 
 
@@ -124,7 +129,7 @@ def seen(browser: BrowserContext, server: DashboardServer) -> Iterator[Seen]:
     assert [url for url in strangers if url != "about:blank"] == []
 
 
-def test_every_tab_shows_something_and_asks_nobody_else(seen, server):
+def test_every_tab_shows_something_fits_a_narrow_screen_and_asks_nobody_else(seen, server):
     seen.open(server, "svm")
     tabs = seen.page.get_by_role("tab")
     expect(tabs).to_have_text(["Overview", "Slices", "Model", "Timeline", "Trials"])
@@ -139,6 +144,9 @@ def test_every_tab_shows_something_and_asks_nobody_else(seen, server):
             seen.settled(kind)
             assert seen.plot(kind), kind
         expect(seen.page.locator(".note.wrong")).to_have_count(0)
+        seen.page.set_viewport_size({"width": 420, "height": 800})
+        assert seen.page.evaluate("document.documentElement.scrollWidth") <= 420
+        seen.page.set_viewport_size(WINDOW)
     seen.page.keyboard.press("ArrowRight")
     expect(seen.page.get_by_role("tab", selected=True)).to_have_text("Trials")
     expect(seen.page.get_by_role("tab", selected=True)).to_be_focused()
@@ -152,7 +160,7 @@ def test_every_tab_shows_something_and_asks_nobody_else(seen, server):
 def test_the_history_grows_by_itself_while_others_write(seen, server, where):
     seen.open(server, "growing")
     seen.settled("history")
-    assert len(seen.trace("history", "observed")["x"]) == 3
+    assert len(seen.trace("history", "value")["x"]) == 3
     asked = len([url for url in seen.requests if "kind=history" in url])
     with Study.open(where, "growing") as other:
         trial = other.add_trial({"a": 0.5, "b": 0.5, "c": 10.0}, -1.0)
@@ -160,15 +168,15 @@ def test_the_history_grows_by_itself_while_others_write(seen, server, where):
         expect(seen.page.locator("#summary .best")).to_contain_text("loss = -1 in trial 3")
         seen.settled("history")
         expect(seen.page.locator(".card .state").first).to_have_text(re.compile(r"^revision 8$"))
-        assert seen.trace("history", "observed")["y"][-1] == -1.0
+        assert seen.trace("history", "value")["y"][-1] == -1.0
         assert seen.trace("history", "best so far")["y"][-1] == -1.0
         other.enqueue({"a": 0.0, "b": 0.0, "c": 1.0})
         other.add_trial({"a": 1.0, "b": 1.0, "c": 1.0}, 2.0)
-        _until(seen, lambda: len(seen.trace("history", "observed")["x"]) == 5)
+        _until(seen, lambda: len(seen.trace("history", "value")["x"]) == 5)
         other.tell(4, 3.0)  # in the middle of what the page has
-        _until(seen, lambda: 4 in seen.trace("history", "observed")["x"])
-        assert seen.trace("history", "observed")["x"] == [0, 1, 2, 3, 4, 5]
-        assert seen.trace("history", "observed")["y"][3:] == [trial.value, 3.0, 2.0]
+        _until(seen, lambda: 4 in seen.trace("history", "value")["x"])
+        assert seen.trace("history", "value")["x"] == [0, 1, 2, 3, 4, 5]
+        assert seen.trace("history", "value")["y"][3:] == [trial.value, 3.0, 2.0]
     fresh = [url for url in seen.requests if "kind=history" in url][asked:]
     assert fresh  # and only what is new was asked for
     assert all(re.search(r"have=[1-9]", url) for url in fresh)
@@ -290,7 +298,7 @@ def test_trials_are_sorted_filtered_and_their_tracebacks_folded(seen, server):
     expect(folded.locator("pre")).to_contain_text("Traceback (most recent call last)")
 
 
-def test_names_that_look_like_html_are_shown_as_text(seen, server):
+def test_names_that_look_like_html_are_text_and_another_study_can_be_chosen(seen, server):
     seen.open(server, NASTY)
     page = seen.page
     expect(page.locator("#study option:checked")).to_have_text(NASTY)
@@ -299,7 +307,7 @@ def test_names_that_look_like_html_are_shown_as_text(seen, server):
         expect(page.locator(".card.busy")).to_have_count(0)
         if tab == "overview":
             seen.settled("history")
-            expect(page.locator("#plot-history .ytitle")).to_have_text("<i>loss</i>")
+            expect(page.locator("#plot-history .ytitle")).to_have_text("<i>loss</i> (minimized)")
             expect(page.locator("#plot-parallel")).to_contain_text("<b>x</b>")
         if tab == "timeline":
             seen.settled("timeline")
@@ -308,16 +316,94 @@ def test_names_that_look_like_html_are_shown_as_text(seen, server):
     assert page.locator("main b, main i, main img, main script").count() == 0
     page.get_by_role("button", name="Add a trial").click()
     expect(page.get_by_role("dialog")).to_contain_text("<b>x</b>")
+    page.keyboard.press("Escape")
+    page.locator("#tab-overview").click()
+    page.locator("#study").select_option("%{y}")
+    expect(page.locator("#summary")).to_contain_text("1 complete")
+    seen.settled("history")
+    assert seen.trace("history", "value")["x"] == [0]
+    expect(page).to_have_title("%{y} · bbmmopt")
 
 
-def test_another_study_is_chosen_in_the_page(seen, server):
+def test_each_trial_is_predicted_as_plot_calibration_has_it(seen, server, where):
+    seen.open(server, "steep", "model")
+    seen.settled("calibration")
+    with Optimizer.open(where, "steep") as optimizer:
+        table = calibration_data(optimizer)
+    assert table["trial"][~table["counts"]].tolist() == [5]
+    within, cut = (
+        seen.trace("calibration", "within 95 %"),
+        seen.trace("calibration", "cut off by the model"),
+    )
+    inside = table["counts"] & (abs(table["z"]) < 1.95)
+    assert set(table["observed"][inside]) <= set(within["x"])
+    at = dict(zip(within["x"], within["y"], strict=True))
+    for observed, predicted in zip(
+        table["observed"][inside], table["predicted"][inside], strict=True
+    ):
+        assert at[observed] == pytest.approx(predicted, rel=1e-6, abs=1e-9)
+    # What is cut off is no reason to squeeze the others: it stands at the edge.
+    low, high = seen.page.evaluate("document.getElementById('plot-calibration').layout.xaxis.range")
+    assert (cut["x"], len(cut["y"])) == ([high], 1)
+    assert -6 < low < high < 6
+    seen.page.get_by_text(f"of {table.facts['n']} of 14 trials").wait_for()
+
+
+def test_the_page_can_be_used_with_the_keyboard_and_heard(seen, server):
     seen.open(server, "svm")
+    page, keyboard = seen.page, seen.page.keyboard
     seen.settled("history")
-    seen.page.locator("#study").select_option("%{y}")
-    expect(seen.page.locator("#summary")).to_contain_text("1 complete")
-    seen.settled("history")
-    assert json.loads(json.dumps(seen.trace("history", "observed")["x"])) == [0]
-    expect(seen.page).to_have_title("%{y} · bbmmopt")
+    page.locator("#tab-overview").focus()
+    selected = page.get_by_role("tab", selected=True)
+    for key, text in [("End", "Trials"), ("ArrowRight", "Overview"), ("ArrowLeft", "Trials")]:
+        keyboard.press(key)
+        expect(selected).to_have_text(text)
+        expect(selected).to_be_focused()
+    keyboard.press("Home")
+    expect(selected).to_have_text("Overview")
+    # A picture is told in words, not tick by tick.
+    heard = page.get_by_role("group", name=re.compile(r"best so far.*loss = 0.25 in trial 4", re.I))
+    expect(heard).to_have_count(1)
+    expect(heard.locator(".main-svg:not([aria-hidden])")).to_have_count(0)
+    # Nor is each revision read out.
+    expect(page.locator("[role=status]").filter(has_text="revision")).to_have_count(0)
+    page.get_by_role("button", name="Add a trial").focus()
+    keyboard.press("Enter")
+    form = page.get_by_role("dialog", name="Add a trial")
+    expect(form.get_by_label("C", exact=True)).to_be_focused()
+    keyboard.press("Escape")
+    expect(form).to_have_count(0)
+    expect(page.get_by_role("button", name="Add a trial")).to_be_focused()
+
+
+def test_a_page_says_that_the_server_is_away_and_goes_on_when_it_is_back(seen, where):
+    live, message = seen.page.locator("#live"), seen.page.locator("#message")
+    seen.page.clock.install()
+    with serving(where) as server:
+        port = int(server.origin.rpartition(":")[2])
+        seen.open(server, "smooth")
+        seen.settled("history")
+    expect(live).to_have_text("not connected")
+    expect(message).to_contain_text("is it still running?")
+    seen.page.locator("#tab-timeline").click()
+    expect(seen.page.locator(".note.wrong")).to_contain_text("is it still running?")
+    with serving(where, port=port):
+        seen.page.clock.fast_forward(3_000)
+        expect(live).to_have_text("live")
+        expect(message).to_be_hidden()
+        seen.settled("timeline")
+        expect(seen.page.locator(".note.wrong")).to_have_count(0)
+        # Without a word: as if the computer had slept, or a tunnel was broken.
+        seen.page.route("**/api/notes?*", lambda route: None)
+        seen.open(server, "smooth")
+        expect(live).to_have_text("live")
+        seen.page.clock.fast_forward(41_000)
+        expect(live).to_have_text("not connected")
+        seen.page.unroute("**/api/notes?*")
+        seen.page.clock.fast_forward(3_000)
+        expect(live).to_have_text("live")
+    seen.complaints.clear()  # the browser notes each request that nobody answered
+    seen.requests.clear()
 
 
 def test_a_wrong_token_is_told_what_to_do(seen, server):
@@ -327,12 +413,3 @@ def test_a_wrong_token_is_told_what_to_do(seen, server):
     assert seen.page.locator(".card").count() == 0
     assert ["401" in text for text in seen.complaints] == [True]
     seen.complaints.clear()
-
-
-def test_the_page_fits_a_narrow_screen(seen, server):
-    seen.page.set_viewport_size({"width": 420, "height": 800})
-    seen.open(server, "svm")
-    for tab in ("overview", "slices", "trials"):
-        seen.page.locator(f"#tab-{tab}").click()
-        expect(seen.page.locator(".card.busy")).to_have_count(0)
-        assert seen.page.evaluate("document.documentElement.scrollWidth") <= 420

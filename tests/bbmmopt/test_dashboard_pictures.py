@@ -22,6 +22,8 @@ from bbmmopt.storage import MemoryStorage, Storage, open_storage
 from bbmmopt.study import Study
 from tests.bbmmopt.dashboards import Client, client_of, conditional_study, smooth_study
 
+DEEP = f'{{"fixed": {{"C": {"[" * 700}1{"]" * 700}}}}}'
+
 
 @pytest.fixture
 def storage() -> Storage:
@@ -120,6 +122,7 @@ def test_trials_are_marked_on_a_slice_if_they_have_a_place_there(client, storage
     marks = picture(client, "posterior", options=options)["facts"]["marks"]
     trials = [t for t in Study.open(storage, "svm").trials if t.params["kernel"] == "poly"]
     assert {mark["number"] for mark in marks} == {trial.number for trial in trials}
+    assert all(mark["feasible"] is (True if mark["values"] else None) for mark in marks)
     assert all(mark["x"] == trials[-1 - k].params["degree"] for k, mark in enumerate(marks))
 
 
@@ -142,6 +145,18 @@ def test_a_version_that_is_not_known_gets_everything(client):
     first = picture(client, "history")
     again = picture(client, "history", have=first["version"] + 77, shown=-1)
     assert (again["keep"], again["columns"]) == (0, first["columns"])
+
+
+def test_a_version_of_a_server_that_was_started_anew_is_not_known(client, storage):
+    first = picture(client, "history")
+    study = Study.open(storage, "svm")
+    study.tell(8, 0.5)
+    with client_of(storage) as other:
+        again = picture(other, "history")
+        study.tell(9, 0.25)
+        found = picture(other, "history", have=first["version"], shown=again["revision"])
+    assert found["keep"] == 0
+    assert found["columns"] == columns(history_data(study))
 
 
 def counted(monkeypatch: pytest.MonkeyPatch, name: str) -> list[object]:
@@ -217,6 +232,13 @@ def test_a_study_without_results_has_nothing_to_show_yet(kind):
         ({"kind": "posterior", "options": '{"z": 1}'}, 400, "takes x, y, name, fixed"),
         ({"kind": "posterior", "options": '{"fixed": [1]}'}, 400, "fixed must be"),
         ({"kind": "posterior", "options": '{"x": "D"}'}, 422, "must be a parameter"),
+        ({"kind": "posterior", "options": '{"x": ["C"]}'}, 400, "x must be a text; got list"),
+        (
+            {"kind": "acquisition", "options": '{"acquisition": {}}'},
+            400,
+            "must be a text; got dict",
+        ),
+        ({"kind": "posterior", "options": DEEP}, 422, "nested too deeply"),
         ({"kind": "posterior", "options": '{"fixed": {"C": 1e9}}'}, 422, "is outside"),
         ({"kind": "posterior", "options": '{"fixed": {"degree": 3, "kernel": "rbf"}}'}, 422, "not"),
         ({"kind": "posterior", "have": "x"}, 400, "have= must be an integer"),

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from fnmatch import fnmatch
 from pathlib import Path
+from urllib.parse import unquote, urlsplit
 
 import httpx
 import pytest
@@ -138,20 +139,33 @@ def test_without_its_libraries_the_command_says_what_to_install(monkeypatch):
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "uvicorn", None)
     said = refused(2, "dashboard", "study.db", "--no-browser")
-    assert "the dashboard needs uvicorn: pip install 'bbmmopt[dashboard]'" in said
+    assert "bbmmopt.dashboard needs" in said
+    assert "uvicorn" in said
+    assert "pip install 'bbmmopt[dashboard]'" in said
 
 
 @pytest.mark.parametrize("screen", [True, False])
 def test_a_browser_is_opened_where_there_is_a_screen(monkeypatch, screen):
     create()
-    opened: list[str] = []
-    monkeypatch.setattr("webbrowser.open", opened.append)
+    opened: list[tuple[str, int, str]] = []
+
+    def look(address: str) -> None:
+        file = Path(unquote(urlsplit(address).path))
+        opened.append((address, file.parent.stat().st_mode & 0o777, file.read_text()))
+
+    monkeypatch.setattr("webbrowser.open", look)
     monkeypatch.setattr("bbmmopt.dashboard.DashboardServer.run", lambda server: server.close())
     monkeypatch.delenv("WAYLAND_DISPLAY", raising=False)
     monkeypatch.setenv("DISPLAY", ":0") if screen else monkeypatch.delenv("DISPLAY", raising=False)
     monkeypatch.setattr(sys, "platform", "linux")
-    said = ok("dashboard", "study.db", "--port", 0)
-    assert opened == ([said.split()[-1]] if screen else [])
+    url = ok("dashboard", "study.db", "--port", 0).split()[-1]
+    assert len(opened) == screen
+    for address, mode, text in opened:
+        # What a program was started with, all users of a machine can see.
+        assert "token" not in address
+        assert mode == 0o700
+        assert f'content="0; url={url}"' in text
+        assert not Path(unquote(urlsplit(address).path)).exists()
 
 
 def test_another_host_is_warned_of(monkeypatch):
@@ -177,6 +191,26 @@ def test_tokens_are_random():
 def test_the_command_is_in_the_help_of_all():
     assert "  dashboard  " in ok("--help")
     assert main.commands["dashboard"].help
+
+
+@pytest.mark.alone
+def test_a_stranger_who_wants_a_websocket_is_refused_and_writes_nothing_in_the_terminal(capfd):
+    create()
+    upgrade = {
+        "Connection": "Upgrade",
+        "Upgrade": "websocket",
+        "Sec-WebSocket-Version": "13",
+        "Sec-WebSocket-Key": "dGhlIHNhbXBsZSBub25jZQ==",
+    }
+    with serving("study.db") as server:
+        capfd.readouterr()
+        answer = httpx.get(f"{server.origin}/api/notes?study=default", headers=upgrade)
+        assert answer.status_code == 401
+        host, port = server.origin.removeprefix("http://").split(":")
+        with socket.create_connection((host, int(port)), timeout=20) as wild:
+            wild.sendall(b"\x16\x03\x01 no HTTP\r\n\r\n")
+            assert b" 400 " in wild.recv(100)
+    assert capfd.readouterr() == ("", "")
 
 
 # --------------------------------------------------------------------------------------

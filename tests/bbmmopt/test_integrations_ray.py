@@ -131,6 +131,7 @@ def test_before_it_knows_what_to_do_it_says_what_is_missing():
         ({"metric": ["a", "b"], "mode": ["min"]}, ValueError, "a list as long"),
         ({"metric": ["a", "b"], "mode": ["min", "obs"]}, ValueError, "got 'obs'"),
         ({"max_concurrent": 0}, ValueError, "max_concurrent must be a positive integer; got 0"),
+        ({"max_t": 2.5}, ValueError, "max_t must be a positive integer; got 2.5"),
         ({"early_stopping": "median"}, TypeError, "takes no early_stopping=.*scheduler"),
         ({"minimize": "loss"}, TypeError, "takes no minimize=: metric= and mode="),
         (

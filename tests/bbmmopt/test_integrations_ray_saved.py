@@ -146,6 +146,39 @@ def test_a_paused_trial_that_is_given_up_ends_with_what_it_reported():
     assert ray.optimizer.curves == {0: {2: 3.0}}
 
 
+def hyperband(of):
+    """As HyperBandScheduler: trials are paused at 1 and at 3, and ended without a last result."""
+    configs = {trial_id: of.suggest(trial_id) for trial_id in "abc"}
+    for step, trial_ids, ended in ((1, "abc", "a"), (3, "bc", "bc")):
+        for trial_id in trial_ids:
+            of.on_trial_result(trial_id, shown(loss(configs[trial_id], step), step))
+        for trial_id in ended:
+            of.on_trial_complete(trial_id)
+
+
+def test_what_was_paused_at_its_end_is_complete_where_the_end_is_known(caplog):
+    ray = search(max_t=3)
+    hyperband(ray)
+    early, *ended = ray.optimizer.trials
+    assert (early.state, early.reason) == (
+        TrialState.PRUNED,
+        "Ray stopped it after training iteration 1",
+    )
+    assert [trial.value for trial in ended] == [loss(trial.params, 3) for trial in ended]
+    assert caplog.records == []
+
+
+def test_where_the_end_is_not_known_all_that_were_paused_are_pruned_and_it_is_said_once(caplog):
+    ray = search()
+    hyperband(ray)
+    assert [trial.state for trial in ray.optimizer.trials] == [TrialState.PRUNED] * 3
+    assert [record.getMessage() for record in caplog.records if "paused" in record.msg] == [
+        "Ray stopped trial 'a' while it was paused, as HyperBandScheduler does with its best ones "
+        "too: all of them count as stopped early. Give BBMMSearch(max_t=…), that of the scheduler, "
+        "and those which came to their end are complete."
+    ]
+
+
 @pytest.mark.parametrize("of", ["several metrics", "a constraint"])
 def test_where_nothing_can_be_forecast_the_last_result_counts(of):
     if of == "several metrics":
@@ -156,9 +189,10 @@ def test_where_nothing_can_be_forecast_the_last_result_counts(of):
     ray.on_trial_result("long", shown(3.0, 3) | {"size": 1})
     ray.suggest("early")
     ray.on_trial_complete("early", last(4.0, 1) | {"size": 2})
-    trial = ray.optimizer.trials[1]
-    assert trial.state == TrialState.COMPLETE
-    assert trial.values["loss"] == 4.0
+    ray.on_trial_complete("long")  # while it is paused
+    for trial, value in zip(ray.optimizer.trials, (3.0, 4.0), strict=True):
+        assert trial.state == TrialState.COMPLETE
+        assert trial.values["loss"] == value
 
 
 def test_a_stopped_trial_without_a_finite_value_has_failed():

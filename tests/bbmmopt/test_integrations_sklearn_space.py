@@ -71,7 +71,6 @@ def test_distributions_of_scipy_mean_what_our_parameters_mean() -> None:
         (range(7, 8), Categorical([7])),
         (Integer(1, 4, log=True), Integer(1, 4, log=True)),
     ],
-    ids=repr,
 )
 def test_a_distribution_or_a_list_is_this_parameter(given: Any, parameter: Any) -> None:
     found = search(KNeighborsClassifier(), {"leaf_size": given}, n_iter=1, error_score=0.0)
@@ -201,7 +200,6 @@ def test_where_all_points_were_tried_the_search_ends() -> None:
         ({"random_state": "x"}, ValueError, "cannot be used to seed"),
         ({"scoring": ["accuracy", "neg_log_loss"]}, ValueError, "refit must be set to a scorer"),
     ],
-    ids=str,
 )
 def test_what_cannot_be_searched_is_refused(
     options: dict[str, Any], error: type[Exception], message: str

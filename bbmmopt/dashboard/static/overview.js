@@ -44,7 +44,7 @@ function drawn(columns, facts, { name, log }) {
   const far = farWorse(values, sign);
   const many = values.length > MANY; // their outlines would hide each other
   const dot = { ...mark("observed", { scale: 0.5 }), color: GREY, line: { width: 0 } };
-  const value = many ? dot : mark("observed");
+  const look = many ? dot : mark("observed");
   const { trial, state, feasible, best } = columns;
   const inScale = values.filter((value) => value != null && !far(value));
   const [low, high] = [Math.min(...inScale), Math.max(...inScale)];
@@ -68,11 +68,11 @@ function drawn(columns, facts, { name, log }) {
   };
   const told = (k) => state[k] === "complete" && values[k] != null;
   const tick = (fill) => ({ symbol: "line-ns-open", size: 11, color: fill, line: { width: 1.8 } });
-  add("value", (k) => told(k) && feasible[k] && !far(values[k]), value);
+  add("value", (k) => told(k) && feasible[k] && !far(values[k]), look);
   add("infeasible", (k) => told(k) && !feasible[k] && !far(values[k]),
     mark("infeasible", { scale: many ? 0.6 : 1 }));
   add("beyond the scale", (k) => told(k) && far(values[k]),
-    { ...value, size: many ? 5 : 7.5, symbol: sign > 0 ? "triangle-down" : "triangle-up" }, true);
+    { ...look, size: many ? 5 : 7.5, symbol: sign > 0 ? "triangle-down" : "triangle-up" }, true);
   add("failed", (k) => state[k] === "failed", tick(VERMILION), true);
   add("stopped early", (k) => state[k] === "pruned", tick(GREY), true);
   const reached = where(columns, (k) => best[k] != null);

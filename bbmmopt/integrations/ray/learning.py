@@ -67,11 +67,10 @@ def tell(
         TrialAlreadyTold: If it has ended otherwise.
     """
     told, failure = values_of(study.problem, result)
-    if failed is None and (result or stopped is None):
-        failed = failure
+    failed = failed or failure
     if failed is not None:
         study.tell(number, failed=failed)
-    elif stopped is not None and (not result or _is_forecast(study.problem)):
+    elif stopped is not None and _is_forecast(study.problem):
         study.tell(number, pruned=f"Ray stopped it after training iteration {stopped}")
     else:
         study.tell(number, told)

@@ -64,6 +64,9 @@ class BBMMSearch(Searcher):
         points_to_evaluate: Configurations to begin with, complete ones. Only for a study that has
             no trials yet, as are the next.
         evaluated_rewards: Their values, if they are known: then they are learnt from, not run.
+        max_t: The training iteration at which a trial has come to its end, if a scheduler says so
+            that pauses trials, as HyperBandScheduler does: without it, all of its trials count as
+            stopped early, as Ray ends even the best of them while they are paused.
         max_concurrent: Most trials at a time; `tune.TuneConfig(max_concurrent_trials=…)` and
             `ConcurrencyLimiter` go before.
         storage: As in `Optimizer`: "study.db", for plots and `bbmmopt` to look into.
@@ -87,6 +90,7 @@ class BBMMSearch(Searcher):
         constraints: Constraints = (),
         points_to_evaluate: Sequence[Mapping[str, Any]] | None = None,
         evaluated_rewards: Sequence[Any] | None = None,
+        max_t: int | None = None,
         max_concurrent: int | None = None,
         storage: str | PathLike[str] | Storage | None = None,
         study: str = "default",
@@ -100,8 +104,9 @@ class BBMMSearch(Searcher):
                     f"BBMMSearch takes no {name}=: metric= and mode= say what is optimised, and "
                     f"a scheduler of Ray's stops trials early."
                 )
-        if max_concurrent is not None and (not is_integer(max_concurrent) or max_concurrent < 1):
-            raise ValueError(f"max_concurrent must be a positive integer; got {max_concurrent!r}.")
+        for name, count in (("max_t", max_t), ("max_concurrent", max_concurrent)):
+            if count is not None and (not is_integer(count) or count < 1):
+                raise ValueError(f"{name} must be a positive integer; got {count!r}.")
         points, rewards = points_to_evaluate or (), evaluated_rewards
         if rewards is not None and len(rewards) != len(points):
             raise ValueError(
@@ -117,7 +122,7 @@ class BBMMSearch(Searcher):
         self._settings = settings
         self._optimizer: Optimizer | None = None
         self._kept: Kept | None = None
-        self._progress = Progress()
+        self._progress = Progress(max_t)
         self._numbers: dict[str, int] = {}  # of all trials of Ray's
         self._lanes: dict[str, int] = {}  # of those under way: who runs them
         self._session = f"ray-{secrets.token_hex(3)}"
@@ -259,7 +264,7 @@ class BBMMSearch(Searcher):
         result = flatten_dict(result)
         step = step_of(result)
         if step is not None:
-            self._progress.shown(trial_id, step)
+            self._progress.shown(trial_id, step, result)
             if number is not None:
                 report(self.optimizer, number, step, result)
 
@@ -271,19 +276,19 @@ class BBMMSearch(Searcher):
         The first time counts. But a failure may be mended, and a trial of another name that tells
         its configuration is learnt from as well: so Ray runs those again that failed.
         """
-        result = flatten_dict(result or {})
-        failed = "it raised an error in Ray" if error else None
-        stopped = self._progress.cut_short(trial_id, result)
-        if not error and not result and stopped is None:
-            failed = "it ended without a result"
+        last = self._progress.ended(trial_id, flatten_dict(result or {}), error)
+        stopped = self._progress.cut_short(trial_id, last)
+        failed = None if last else "it ended without a result"
+        if error:
+            failed = "it raised an error in Ray"
         if trial_id not in self._lanes:
-            self._tell_unexpected(trial_id, result, failed, stopped)
+            self._tell_unexpected(trial_id, last, failed, stopped)
             return
-        optimizer, number, step = self.optimizer, self._numbers[trial_id], step_of(result)
+        optimizer, number, step = self.optimizer, self._numbers[trial_id], step_of(last)
         if step is not None and step > self._progress.reached.get(trial_id, -1):
-            report(optimizer, number, step, result)
+            report(optimizer, number, step, last)
         try:
-            tell(optimizer, number, result, failed=failed, stopped=stopped)
+            tell(optimizer, number, last, failed=failed, stopped=stopped)
         except TrialAlreadyTold as already:  # before a restart from an older checkpoint
             _log.warning("%s", already)
         del self._lanes[trial_id]
