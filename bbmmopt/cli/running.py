@@ -263,12 +263,17 @@ def note(where: str, study: str | None, number: int, notes: tuple[str, ...]) -> 
 
 @click.command(cls=StudyCommand)
 @on_study
-@click.argument("reason", metavar="[REASON]", default="no more is needed")
+@click.option(
+    "--reason",
+    metavar="TEXT",
+    default="no more is needed",
+    help="For the log, and for whoever started the runs.",
+)
 def stop(where: str, study: str | None, reason: str) -> None:
     """Have the runs of a study end, on whichever machine: they finish what they began.
 
     \b
-      bbmmopt stop study.db "the reactor is down"
+      bbmmopt stop study.db --reason "the reactor is down"
 
     Nothing is locked: `ask` works as before, and a run that begins later begins as always.
     """

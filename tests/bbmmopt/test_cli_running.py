@@ -99,13 +99,13 @@ def test_a_trial_whose_lease_ran_out_goes_to_whoever_asks_next():
 def test_a_study_is_stopped_for_the_runs_that_go_on():
     create()
     with Study.open("study.db") as running:
-        assert line("stop", "study.db", "the reactor is down") == {
+        assert line("stop", "study.db", "--reason", "the reactor is down") == {
             "study": "default",
             "stopped": "the reactor is down",
         }
         assert running.stop_reason == "the reactor is down"
     assert line("ask", "study.db")["number"] == 0
-    assert "reason to stop" in refused(2, "stop", "study.db", " ")
+    assert "reason to stop" in refused(2, "stop", "study.db", "--reason", " ")
     assert [event["kind"] for event in lines("events", "study.db", "--json")] == [
         "created",
         "stopped",
