@@ -43,7 +43,7 @@ class Trials {
   }
 
   filters() {
-    const text = el("input", { type: "search", placeholder: "number, worker, reason, a=1 …",
+    const text = el("input", { type: "search", size: 27, placeholder: "number, worker, reason, a=1 …",
       "aria-label": "Find in trials", input: () => {
         clearTimeout(this.timer);
         this.timer = setTimeout(() => this.choose({ text: text.value }), 200);
