@@ -74,7 +74,7 @@ def main() -> None:
 
     # The same trials as one of our studies: every plot of ours draws them.
     optimizer = from_optuna(study)
-    print(f"parameters: {optimizer.space.parameters}")
+    print(optimizer.space)
     figure, axes = plt.subplots(1, 2, figsize=(10, 4), layout="constrained")
     plot_history(optimizer, ax=axes[0])
     best = optimizer.best.params

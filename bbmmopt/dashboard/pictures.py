@@ -200,6 +200,7 @@ class Gallery:
                     "x": trial.params[axes[0]],
                     "y": trial.params[axes[1]] if len(axes) > 1 else None,
                     "values": trial.values,
+                    "constraints": trial.constraints,
                     "feasible": problem.is_feasible(trial) if trial.values is not None else None,
                     "on": all(trial.params.get(name) == value for name, value in held),
                 }

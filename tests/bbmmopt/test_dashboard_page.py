@@ -4,19 +4,18 @@ import math
 import re
 import shutil
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
-from urllib.parse import urlencode
 
 import pytest
-from playwright.sync_api import BrowserContext, Page, ViewportSize, expect, sync_playwright
+from playwright.sync_api import BrowserContext, ViewportSize, expect, sync_playwright
 
 from bbmmopt import Optimizer, Real
 from bbmmopt.dashboard import DashboardServer
 from bbmmopt.plots import calibration_data, posterior_data
 from bbmmopt.storage import open_storage
 from bbmmopt.study import Study
-from tests.bbmmopt.dashboards import NASTY, TOKEN, conditional_study, serving, smooth_study
+from tests.bbmmopt.browsers import Seen
+from tests.bbmmopt.dashboards import NASTY, conditional_study, serving, smooth_study
 
 pytestmark = pytest.mark.alone
 
@@ -29,42 +28,6 @@ ARGUMENTS = [
 ]
 
 
-@dataclass
-class Seen:
-    """A page, and what it did besides.
-
-    Attributes:
-        page: The page.
-        complaints: What it wrote to the console as an error, and exceptions.
-        requests: Where it sent requests to.
-    """
-
-    page: Page
-    complaints: list[str] = field(default_factory=list)
-    requests: list[str] = field(default_factory=list)
-
-    def plot(self, kind: str) -> list[dict]:
-        """What is drawn of a picture, a dict for each trace; none while there is nothing."""
-        script = "(id) => document.getElementById(id)?.data ?? []"
-        return self.page.evaluate(f"JSON.parse(JSON.stringify(({script})('plot-{kind}')))")
-
-    def trace(self, kind: str, name: str) -> dict:
-        """One of them."""
-        return next(trace for trace in self.plot(kind) if trace.get("name") == name)
-
-    def settled(self, kind: str) -> None:
-        """Wait until a picture is drawn as of what is stored, and nothing is being computed."""
-        card = self.page.locator(".card", has=self.page.locator(f"#plot-{kind}"))
-        expect(card.locator(".plot .main-svg").first).to_be_attached()
-        expect(card).not_to_have_class(re.compile("busy"))
-
-    def open(self, server: DashboardServer, study: str, tab: str = "overview", token: str = TOKEN):
-        """Look at a study."""
-        self.page.goto("about:blank")  # or only the part after # would change
-        where = urlencode({"token": token, "study": study, "tab": tab})
-        self.page.goto(f"{server.origin}/#{where}")
-
-
 @pytest.fixture(scope="module")
 def where(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A file with several studies."""
@@ -73,6 +36,15 @@ def where(tmp_path_factory: pytest.TempPathFactory) -> Path:
         conditional_study(storage)
         smooth_study(storage, "smooth")
         smooth_study(storage, "growing", 3)
+        hot = Study(
+            {"x": Real(0, 1)},
+            minimize="loss",
+            constraints="heat <= 1.5",
+            storage=storage,
+            study="hot",
+        )
+        for k in range(5):
+            hot.add_trial({"x": k / 4}, {"loss": k, "heat": k / 2})
         steep = Study({"x": Real(0, 1)}, minimize="loss", storage=storage, study="steep")
         for k in range(14):
             steep.add_trial({"x": k / 13}, 1e6 if k == 5 else math.sin(k))
@@ -172,9 +144,9 @@ def test_the_history_grows_by_itself_while_others_write(seen, server, where):
         assert seen.trace("history", "best so far")["y"][-1] == -1.0
         other.enqueue({"a": 0.0, "b": 0.0, "c": 1.0})
         other.add_trial({"a": 1.0, "b": 1.0, "c": 1.0}, 2.0)
-        _until(seen, lambda: len(seen.trace("history", "value")["x"]) == 5)
+        seen.until(lambda: len(seen.trace("history", "value")["x"]) == 5)
         other.tell(4, 3.0)  # in the middle of what the page has
-        _until(seen, lambda: 4 in seen.trace("history", "value")["x"])
+        seen.until(lambda: 4 in seen.trace("history", "value")["x"])
         assert seen.trace("history", "value")["x"] == [0, 1, 2, 3, 4, 5]
         assert seen.trace("history", "value")["y"][3:] == [trial.value, 3.0, 2.0]
     fresh = [url for url in seen.requests if "kind=history" in url][asked:]
@@ -196,17 +168,19 @@ def test_a_slider_moves_the_slice(seen, server, where):
             b = optimizer.best.params["b"]
             expected = posterior_data(optimizer, "a", fixed={"b": b, "c": value})
         medians = pytest.approx(expected["median"].tolist(), rel=1e-6, abs=1e-9)
-        _until(seen, lambda medians=medians: seen.trace("posterior", "median")["y"] == medians)
+        seen.until(lambda medians=medians: seen.trace("posterior", "median")["y"] == medians)
         seen.settled("acquisition")
 
 
-def _until(seen: Seen, is_so, most: int = 200) -> None:
-    """Wait until something is so, which no locator can tell."""
-    for _ in range(most):
-        if is_so():
-            return
-        seen.page.wait_for_timeout(50)
-    raise AssertionError("that did not happen")
+def test_the_posterior_of_a_constraint_shows_its_bound_and_what_breaks_it(seen, server):
+    seen.open(server, "hot", "slices")
+    seen.settled("posterior")
+    assert seen.trace("posterior", "infeasible")["x"] == [1.0]
+    seen.page.get_by_label("Output").select_option("heat")
+    seen.until(lambda: any(t.get("name") == "bound ≤ 1.5" for t in seen.plot("posterior")))
+    assert seen.trace("posterior", "bound ≤ 1.5")["y"] == [1.5, 1.5]
+    assert sorted(seen.trace("posterior", "observed")["y"]) == [0.0, 0.5, 1.0, 1.5]
+    assert seen.trace("posterior", "infeasible")["y"] == [2.0]
 
 
 def test_a_conditional_parameter_has_a_control_only_where_it_is_active(seen, server):

@@ -126,6 +126,26 @@ def test_trials_are_marked_on_a_slice_if_they_have_a_place_there(client, storage
     assert all(mark["x"] == trials[-1 - k].params["degree"] for k, mark in enumerate(marks))
 
 
+def test_marks_tell_what_broke_a_constraint_and_what_was_given_up():
+    storage = MemoryStorage()
+    study = Study(
+        {"x": Real(0, 1)}, minimize="loss", constraints=["heat <= 1"], storage=storage, study="hot"
+    )
+    for k, heat in enumerate((0.5, 1.5)):
+        study.add_trial({"x": k / 2}, {"loss": k, "heat": heat})
+    for outcome in ({"failed": "broken"}, {"pruned": "hopeless"}):
+        study.enqueue({"x": 1.0})
+        study.tell(study.claim(), **outcome)
+    with client_of(storage) as client:
+        found = picture(client, "posterior", study="hot", options='{"name": "heat"}')["facts"]
+    assert found["name"] == "heat"
+    told = [(m["state"], m["feasible"], m["constraints"].get("heat")) for m in found["marks"]]
+    assert told == [
+        *(("pruned", None, None), ("failed", None, None)),
+        *(("complete", False, 1.5), ("complete", True, 0.5)),
+    ]
+
+
 def test_only_rows_that_are_new_are_sent(client, storage):
     first = picture(client, "history")
     study = Study.open(storage, "svm")

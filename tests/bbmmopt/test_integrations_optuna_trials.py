@@ -1,9 +1,6 @@
 """BBMMSampler with trials that are not just complete, several numbers and several workers."""
 
 import math
-import subprocess
-import sys
-from pathlib import Path
 
 import numpy as np
 import optuna
@@ -14,6 +11,7 @@ from optuna.trial import TrialState, create_trial
 
 from bbmmopt.integrations.optuna import BBMMSampler
 from tests.bbmmopt.optuna_runs import bowl, models_made, origin, points, run
+from tests.bbmmopt.programs import forked
 
 
 @pytest.fixture(autouse=True)
@@ -198,11 +196,12 @@ study.optimize(bowl, n_trials=5)
 def test_processes_share_a_study(tmp_path):
     storage = f"sqlite:///{tmp_path / 'optuna.db'}"
     optuna.create_study(study_name="s", storage=storage)
-    workers = [
-        subprocess.Popen([sys.executable, "-c", WORKER, storage], cwd=Path(__file__).parents[2])
-        for _ in range(2)
-    ]
-    assert [worker.wait(120) for worker in workers] == [0, 0]
+    script = tmp_path / "worker.py"
+    script.write_text(WORKER)
+    with forked(script, storage) as one, forked(script, storage) as other:
+        for worker in (one, other):
+            _, errors = worker.communicate(timeout=120)
+            assert worker.returncode == 0, errors
     study = optuna.load_study(study_name="s", storage=storage)
     assert len({tuple(point.values()) for point in points(study)}) == 10
     assert study.best_value < 0.2

@@ -40,11 +40,11 @@ _CHECKS = parametrize_with_checks(
         BBMMSearchCV(
             estimator,
             space,
-            n_iter=4,
+            n_iter=3,
             cv=2,
             random_state=0,
             error_score="raise",
-            optimizer_options={"n_start": 3},
+            optimizer_options={"n_start": 2},
         )
         for estimator, space in _CHECKED
     ]

@@ -4,11 +4,12 @@ import { calibration } from "./calibration.js";
 import { SKY, colour, lines, plain } from "./charts.js";
 import { el, labelled, select, short } from "./dom.js";
 import { Picture } from "./picture.js";
+import { outputs } from "./space.js";
 
 const FAINT = "rgba(86,180,233,0.3)"; // of SKY, in light and dark
 
 export function model(app) {
-  const { objectives } = app.study;
+  const names = outputs(app.study).map(({ name }) => [name, name]);
   const made = [
     new Picture(app, "importance", "Importance of parameters", {
       part: "told",
@@ -21,12 +22,11 @@ export function model(app) {
       render: calibration,
     }),
   ];
-  if (objectives.length > 1) {
+  if (names.length > 1) {
+    const [first] = names[0];
     for (const picture of made) {
-      const names = objectives.map(({ name }) => [name, name]);
-      picture.options = { name: objectives[0].name };
-      picture.controls.append(labelled("Objective",
-        select(names, objectives[0].name, (name) => picture.choose({ name }))));
+      picture.options = { name: first };
+      picture.controls.append(labelled("Output", select(names, first, (name) => picture.choose({ name }))));
     }
   }
   return { title: "Model", pictures: made, element: el("div", { class: "cards" },

@@ -100,7 +100,8 @@ function drawn(columns, facts, { name, log }) {
     note: thinNote(columns, facts) + (log && !isLog ? "Not all values are positive: no log scale." : ""),
     layout: {
       xaxis: { title: { text: "trial" }, rangemode: "tozero", zeroline: false },
-      yaxis: { title: { text: `${plain(name)} (${facts.direction}d)` }, type: isLog ? "log" : "linear", zeroline: false,
+      yaxis: { title: { text: `${plain(name)} (${facts.direction}d)` }, type: isLog ? "log" : "linear",
+        zeroline: false,
         ...(range && inScale.length ? { range } : {}) },
       yaxis2: { overlaying: "y", range: [0, 1], visible: false, fixedrange: true },
       uirevision: `${name} ${isLog}`,

@@ -4,7 +4,7 @@
 import { axisOf, placeOf } from "./charts.js";
 import { el, labelled, pointText, select, short } from "./dom.js";
 import { Picture } from "./picture.js";
-import { active, fromUnit, isNumber, places, toUnit } from "./space.js";
+import { active, fromUnit, isNumber, outputs, places, toUnit } from "./space.js";
 import { curve, surface } from "./surfaces.js";
 
 const WAIT = 90; // milliseconds that a slider must rest
@@ -35,7 +35,7 @@ class Slices {
       render: (columns, facts) => this.drawn(columns, facts, false),
     });
     this.pictures = [this.posterior, this.acquisition];
-    this.objective = app.study.objectives[0];
+    this.output = app.study.objectives[0];
     this.addChoices();
     this.axisControls = el("div", { class: "controls" });
     this.heldControls = el("div", { class: "held", hidden: true });
@@ -47,12 +47,13 @@ class Slices {
   }
 
   addChoices() {
-    const { objectives, acquisitions } = this.app.study;
-    if (objectives.length > 1) {
-      const names = objectives.map(({ name }) => [name, name]);
-      this.posterior.options = { name: objectives[0].name };
-      this.posterior.controls.append(labelled("Objective", select(names, names[0][0], (name) => {
-        this.objective = objectives.find((objective) => objective.name === name);
+    const { acquisitions } = this.app.study;
+    const all = outputs(this.app.study);
+    if (all.length > 1) {
+      const names = all.map(({ name }) => [name, name]);
+      this.posterior.options = { name: all[0].name };
+      this.posterior.controls.append(labelled("Output", select(names, names[0][0], (name) => {
+        this.output = all.find((output) => output.name === name);
         this.posterior.choose({ name });
       })));
     }
@@ -106,7 +107,7 @@ class Slices {
   drawn(columns, facts, isPosterior) {
     this.settle(facts);
     const of = (name) => (name == null ? null : this.byName.get(name));
-    const view = { x: of(facts.x), y: of(facts.y), objective: this.objective, isPosterior,
+    const view = { x: of(facts.x), y: of(facts.y), output: this.output, isPosterior,
       spread: this.spread, axisOf, placeOf };
     const made = facts.y == null ? curve(columns, facts, view) : surface(columns, facts, view);
     const notes = [
@@ -114,8 +115,9 @@ class Slices {
       made.said,
       columns.allowed?.includes(false) ? "Blank: ruled out by the constraints of the space." : null,
     ];
-    return { ...made, words: `Over ${[facts.x, facts.y].filter(Boolean).join(" and ")}${
-      Object.keys(facts.held).length ? `, with ${pointText(facts.held)}` : ""}.`, note: notes.filter(Boolean).join(" ") };
+    const axes = [facts.x, facts.y].filter(Boolean).join(" and ");
+    const held = Object.keys(facts.held).length ? `, with ${pointText(facts.held)}` : "";
+    return { ...made, words: `Over ${axes}${held}.`, note: notes.filter(Boolean).join(" ") };
   }
 
   // Take over what the server chose: which axes, and where the others are held.

@@ -44,5 +44,12 @@ export function places(p) {
   return p.type === "integer" && !p.log && p.levels <= 1000 ? p.levels - 1 : 1000;
 }
 
+// What the model predicts: objectives, and outcomes under a constraint, of which the good side is
+// where it holds.
+export function outputs({ objectives, constraints }) {
+  return [...objectives, ...constraints.map(({ name, limit }) =>
+    ({ name, direction: limit.includes(">") ? "maximize" : "minimize" }))];
+}
+
 // A value that a form starts with.
 export const middle = (p) => (isNumber(p) ? p.middle : p.choices[0]);

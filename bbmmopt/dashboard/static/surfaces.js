@@ -10,12 +10,18 @@ const CUT = 100;
 const PLAIN = ["upper confidence bound", "posterior mean"];
 
 export function curve(columns, facts, view) {
-  const { x, isPosterior, objective } = view;
+  const { x, isPosterior, output } = view;
   const at = columns[`params.${x.name}`].map((value) => view.placeOf(x, value));
   const label = x.choices ? columns[`params.${x.name}`] : at.map((value) => short(value));
   const traces = isPosterior ? bands(columns, view, at, label) : [values(columns, facts, view, at, label)];
   const vertical = isPosterior && view.spread === "expected";
-  traces.push(...marks(facts, view, vertical ? (mark) => mark.values?.[objective.name] : () => null));
+  if (vertical && facts.bound != null) {
+    traces.push({ name: boundOf(facts, view), mode: "lines", hoverinfo: "name",
+      x: [at[0], at.at(-1)], y: [facts.bound, facts.bound],
+      line: { color: colour("text"), width: 1.5, dash: "dash" } });
+  }
+  const told = (mark) => mark.values?.[output.name] ?? mark.constraints[output.name];
+  traces.push(...marks(facts, view, vertical ? told : () => null));
   const { next } = facts;
   const shapes = isPosterior || next?.[x.name] == null ? [] : [{ type: "line", yref: "paper", y0: 0, y1: 1,
     x0: view.placeOf(x, next[x.name]), x1: view.placeOf(x, next[x.name]),
@@ -81,7 +87,7 @@ export function surface(columns, facts, view) {
   };
   const z = grid(numbers);
   const [low, high] = isPosterior ? extremes(numbers) : visible(numbers, facts, 0.25);
-  const bright = isPosterior && view.spread === "expected" && view.objective.direction === "minimize";
+  const bright = isPosterior && view.spread === "expected" && view.output.direction === "minimize";
   const words = rowsOf.map((of, i) => columnsOf.map((at, j) => lines(`${x.name} = ${short(at)}`,
     `${y.name} = ${short(of)}`, `${isPosterior ? titleOf(view) : facts.acquisition}: ${short(z[i][j])}`)));
   const isCells = [x, y].some((p) => p.choices);
@@ -96,8 +102,10 @@ export function surface(columns, facts, view) {
     ...(isCells ? {} : { contours: { coloring: "heatmap" }, ncontours: 16,
       line: { width: 0.4, color: "rgba(0,0,0,0.35)" } }),
   };
-  const even = evenChance(columns, trace, grid);
-  const traces = [trace, ...even, ...marks(facts, view, (mark) => view.placeOf(y, mark.y))];
+  const isBound = isPosterior && view.spread === "expected" && facts.bound != null;
+  const dashed = isBound ? level(columns.median, facts.bound, trace, grid)
+    : level(columns.chance, 0.5, trace, grid);
+  const traces = [trace, ...dashed, ...marks(facts, view, (mark) => view.placeOf(y, mark.y))];
   const { next } = facts;
   if (!isPosterior && next?.[x.name] != null && next?.[y.name] != null) {
     const on = isOn(next, facts);
@@ -106,7 +114,8 @@ export function surface(columns, facts, view) {
       y: [view.placeOf(y, next[y.name])], hoverinfo: "name", cliponaxis: false,
       marker: looks("next", { over: true }) });
   }
-  const said = even.length ? "Dashed: the constraints on outcomes have an even chance to hold." : null;
+  const said = dashed.length ? `Dashed: ${isBound ? `the ${boundOf(facts, view)}`
+    : "the constraints on outcomes have an even chance to hold"}.` : null;
   return { traces, said, layout: { xaxis: { ...view.axisOf(x), showgrid: false },
     yaxis: { ...view.axisOf(y), showgrid: false }, showlegend: true,
     uirevision: `${x.name} ${y.name}`, margin: { l: 56, r: 8, t: 34, b: 44 } } };
@@ -120,12 +129,15 @@ const isOn = (params, { held }) =>
 const allowed = (numbers, columns) =>
   (columns.allowed ? numbers.map((value, k) => (columns.allowed[k] ? value : null)) : numbers);
 
-// Where the model gives the constraints on outcomes an even chance.
-function evenChance({ chance }, { x, y }, grid) {
-  if (!chance || chance.every((value) => value > 0.5) || chance.every((value) => value < 0.5)) return [];
-  return [{ type: "contour", x, y, z: grid(chance),
+const boundOf = ({ bound }, { output }) =>
+  `bound ${output.direction === "maximize" ? "≥" : "≤"} ${short(bound)}`;
+
+// A dashed line where values reach a level.
+function level(numbers, at, { x, y }, grid) {
+  if (!numbers || numbers.every((value) => value > at) || numbers.every((value) => value < at)) return [];
+  return [{ type: "contour", x, y, z: grid(numbers),
     showscale: false, showlegend: false, hoverinfo: "skip",
-    contours: { start: 0.5, end: 0.5, size: 1, coloring: "none" },
+    contours: { start: at, end: at, size: 1, coloring: "none" },
     line: { color: "#ffffff", width: 2, dash: "dash" } }];
 }
 
@@ -136,8 +148,8 @@ function posteriorValues(columns, { spread }) {
   return columns.high_68.map((high, k) => (high - columns.low_68[k]) / 2);
 }
 
-const titleOf = ({ objective, spread }) =>
-  spread === "expected" ? objective.name : `half of the 68 % band of ${objective.name}`;
+const titleOf = ({ output, spread }) =>
+  spread === "expected" ? output.name : `half of the 68 % band of ${output.name}`;
 
 function extremes(numbers) {
   let [low, high] = [Infinity, -Infinity];
@@ -186,7 +198,8 @@ function marks(facts, view, height) {
         y: atEdge ? part.map(() => 0.02) : heights,
         yaxis: atEdge && view.y == null ? "y2" : "y",
         text: part.map((mark) => lines(`trial ${mark.number}, ${mark.state}${on ? "" : ", off this slice"}`,
-          ...Object.entries(mark.values ?? {}).map(([of, value]) => `${of} = ${short(value)}`))),
+          ...Object.entries({ ...mark.values, ...mark.constraints })
+            .map(([of, value]) => `${of} = ${short(value)}`))),
         hoverinfo: "text", cliponaxis: false,
         opacity: on ? 1 : part.length > 150 ? 0.22 : 0.4,
         marker: looks(name, { over: view.y != null, scale: on ? 1 : 0.7 }),

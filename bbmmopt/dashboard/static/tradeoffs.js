@@ -61,8 +61,8 @@ function drawn(columns, facts, { x, y, by }, count) {
       y: [reference[y.name]], hoverinfo: "name", visible: "legendonly",
       marker: { symbol: "cross-thin-open", size: 11, color: ink, line: { width: 2, color: ink } } });
   }
-  const volume = facts.hypervolume == null ? ""
-    : `Hypervolume ${short(facts.hypervolume)}${facts.inferred ? ", from a reference point that was found from the front" : ""}. `;
+  const from = facts.inferred ? ", from a reference point that was found from the front" : "";
+  const volume = facts.hypervolume == null ? "" : `Hypervolume ${short(facts.hypervolume)}${from}. `;
   return {
     traces,
     note: `${thinNote(columns, facts)}${front.length} on the front. ${volume}`,
