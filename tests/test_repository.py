@@ -346,7 +346,7 @@ def test_the_code_of_a_page_runs(page, tmp_path):
 # Small arguments for each example: enough trials that the model is fitted too, not only the start.
 EXAMPLES = {
     "acquisition_surface.py": "--trials 12",
-    "bbmm_vs_cholesky.py": "--sizes 100 200 --cholesky-to 100",
+    "bbmm_vs_cholesky.py": "--sizes 100 --cholesky-to 100",
     "distributed_gp.py": "--points 300",
     "lab_batches.py": "--days 2",
     "large_data.py": "--sizes 200",
@@ -355,7 +355,7 @@ EXAMPLES = {
     "optuna_study.py": "--trials 12",
     "quickstart.py": "--trials 12",
     "search_cv.py": "--candidates 12",
-    "tune_gradient_boosting.py": "--trials 10 --workers 1",
+    "tune_gradient_boosting.py": "--trials 8 --workers 1",
     "tune_pytorch.py": "--trials 8 --epochs 4 --workers 1",
     "tune_svm_digits.py": "--trials 12",
     "two_objectives.py": "--trials 14",
