@@ -59,7 +59,7 @@ function drawn(study, columns, facts, { by, share }) {
     width: axes.length * (axes.some(({ ticks }) => ticks.some(([, value]) =>
       String(value).length > 7 && typeof value === "string")) ? 112 : 74),
     words: `${ranked.length} trials, ${axes.length} axes.`,
-    note: [thinNote(columns, facts).trim(), `Bright lines are the best in ${by}.`,
+    note: [thinNote(columns, facts).trim(), `Strong lines are the best in ${by}.`,
       ...axes.filter(({ beyond }) => beyond).map(({ name, beyond }) =>
         `${beyond} of ${name} far beyond the scale.`)].filter(Boolean).join(" "),
     layout: { ...dressed(axes), showlegend: false },
