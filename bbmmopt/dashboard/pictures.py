@@ -181,16 +181,27 @@ class Gallery:
             always = kept(kind, columns, facts, study.problem)
             columns = thinned(columns, of.most, always, latest=of.latest)
         if kind in ("posterior", "acquisition"):
-            facts["marks"] = self._marks(facts)
+            facts["marks"] = self._marks(facts, best=kind == "posterior")
+            facts["objectives"] = len(study.problem.objectives)
         return {name: plain(values) for name, values in columns.items()}, plain(facts)
 
-    def _marks(self, facts: Mapping[str, Any]) -> list[dict[str, Any]]:
-        """The latest trials that have a place on a slice, and whether they lie on it."""
+    def _marks(self, facts: Mapping[str, Any], *, best: bool) -> list[dict[str, Any]]:
+        """The latest trials that have a place on a slice, and whether they lie on it.
+
+        Args:
+            facts: What the slice is.
+            best: Whether the best are marked, which are kept then however old they are.
+        """
         axes = [facts["x"], *([facts["y"]] if facts["y"] is not None else [])]
-        found = []
-        problem = self.live.study.problem
-        for trial in reversed(self.live.study.trials):
+        found: list[dict[str, Any]] = []
+        problem, trials = self.live.study.problem, self.live.study.trials
+        front = {trial.number for trial in problem.pareto_front_of(trials)} if best else set()
+        if front and len(problem.objectives) == 1:
+            front = {min(front)}  # of those that are equal the first, as `best` has it
+        for trial in reversed(trials):
             if any(axis not in trial.params for axis in axes):
+                continue
+            if len(found) >= _MARKS and trial.number not in front:
                 continue
             held = facts["held"].items()
             found.append(
@@ -203,10 +214,9 @@ class Gallery:
                     "constraints": trial.constraints,
                     "feasible": problem.is_feasible(trial) if trial.values is not None else None,
                     "on": all(trial.params.get(name) == value for name, value in held),
+                    "best": trial.number in front,
                 }
             )
-            if len(found) == _MARKS:
-                break
         return found
 
 

@@ -126,6 +126,27 @@ def test_trials_are_marked_on_a_slice_if_they_have_a_place_there(client, storage
     assert all(mark["x"] == trials[-1 - k].params["degree"] for k, mark in enumerate(marks))
 
 
+def test_the_best_are_marked_on_a_posterior_however_old_they_are(monkeypatch):
+    monkeypatch.setattr("bbmmopt.dashboard.pictures._MARKS", 2)
+    storage = MemoryStorage()
+    one = Study({"x": Real(0, 1)}, minimize="loss", storage=storage, study="one")
+    two = Study({"x": Real(0, 1)}, minimize=["loss", "cost"], storage=storage, study="two")
+    for k, loss in enumerate((3.0, 1.0, 1.0, 2.0, 4.0)):
+        one.add_trial({"x": k / 5}, loss)
+        two.add_trial({"x": k / 5}, {"loss": loss, "cost": float(k)})
+    with client_of(storage) as client:
+        options = [("one", "{}"), ("two", '{"name": "loss"}')]
+        found = [picture(client, "posterior", study=s, options=o)["facts"] for s, o in options]
+        plain = picture(client, "acquisition", study="one")["facts"]["marks"]
+    marked = [[(m["number"], m["best"]) for m in facts["marks"]] for facts in found]
+    assert marked == [
+        [(4, False), (3, False), (1, True)],
+        [(4, False), (3, False), (1, True), (0, True)],
+    ]
+    assert [facts["objectives"] for facts in found] == [1, 2]
+    assert [(m["number"], m["best"]) for m in plain] == [(4, False), (3, False)]
+
+
 def test_marks_tell_what_broke_a_constraint_and_what_was_given_up():
     storage = MemoryStorage()
     study = Study(

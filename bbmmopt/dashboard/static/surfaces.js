@@ -178,11 +178,12 @@ function visible(numbers, { acquisition }, share = 0.4) {
 // Trials: those off the slice fainter, as they are only projected onto it.
 function marks(facts, view, height) {
   const kinds = {
-    observed: (mark) => mark.state === "complete" && mark.feasible,
+    observed: (mark) => mark.state === "complete" && mark.feasible && !mark.best,
     infeasible: (mark) => mark.state === "complete" && !mark.feasible,
     "stopped early": (mark) => mark.state === "pruned",
     failed: (mark) => mark.state === "failed",
     pending: (mark) => ["running", "waiting"].includes(mark.state),
+    [facts.objectives > 1 ? "on the front" : "best"]: (mark) => mark.best,
   };
   const made = [];
   for (const [name, isIt] of Object.entries(kinds)) {
