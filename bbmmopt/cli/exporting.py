@@ -143,6 +143,14 @@ def _is_storage(output: str) -> bool:
 def write_rows(
     file: IO[str], form: str, columns: Sequence[str], rows: Iterable[Mapping[str, Any]]
 ) -> None:
+    """Write rows into a file, what a row does not have left empty or out.
+
+    Args:
+        file: Where to.
+        form: "csv", "json" (one array) or "jsonl" (an object a line).
+        columns: Of a CSV file, in their order.
+        rows: {column: value} each.
+    """
     if form == "csv":
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(columns)

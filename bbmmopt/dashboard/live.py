@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import traceback
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from contextlib import contextmanager
@@ -72,9 +73,12 @@ class Live:
         self._listeners: set[asyncio.Event] = set()
         self._watching: asyncio.Task[None] | None = None
         self._now = asyncio.Event()
-        self.stopped, revision = storage.stop_asked(name, 0)
+        _, revision = storage.stop_asked(name, None)
+        self.stopped: str | None = None
+        self._look_for_stops(0)
         self.stamp = Stamp(revision, revision, revision)
         self._reported = False
+        self._unexpected: set[str] = set()
         self._closed = asyncio.Event()
         self.on_reopen: list[Callable[[], None]] = []
         self._open()
@@ -113,20 +117,23 @@ class Live:
         events = self.storage.events(self.name, self.stamp.everything, most=_MOST)
         if len(events) == _MOST:
             trials = told = revision
-            self.stopped = self.storage.stop_asked(self.name, events[-1].revision)[0]
         else:
             trials = max((e.revision for e in events if e.kind in _TRIALS), default=0)
             told = max((e.revision for e in events if e.kind in _TOLD), default=0)
-            for event in events:
-                if event.kind == "stopped":
-                    self.stopped = event.detail["reason"]
-                elif event.kind in _BEGUN:
-                    self.stopped = None
+        self._look_for_stops(self.stamp.everything)
         # The log may be ahead of the revision that was read before it.
         revision = max([revision, *(e.revision for e in events[-1:])])
         if len(events) == _MOST or any(event.kind == "revised" for event in events):
             self.reopen()
         self.stamp = Stamp(revision, max(self.stamp.trials, trials), max(self.stamp.told, told))
+
+    def _look_for_stops(self, since: int) -> None:
+        """Take in the last stop after a revision, and what was begun after it."""
+        stops = self.storage.events(self.name, since, kinds=("stopped",))
+        if stops:
+            self.stopped, since = stops[-1].detail["reason"], stops[-1].revision
+        if self.storage.events(self.name, since, most=1, kinds=_BEGUN):
+            self.stopped = None
 
     def reopen(self) -> None:
         """Open the study again: its problem or its settings were changed."""
@@ -181,7 +188,7 @@ class Live:
         try:
             return await in_thread(self.summary)
         except Exception as error:
-            return {"study": self.name, "trouble": _said(error)}
+            return {"study": self.name, "trouble": self._said(error)}
 
     @contextmanager
     def _listening(self) -> Iterator[asyncio.Event]:
@@ -207,7 +214,7 @@ class Live:
             try:
                 found: Any = await in_thread(self._glance)
             except Exception as error:
-                found = _said(error)
+                found = self._said(error)
             if found != seen:
                 seen = found
                 self.wake()
@@ -217,6 +224,16 @@ class Live:
 
     def _glance(self) -> tuple[Stamp, list[str]]:
         return self.look(), self.storage.studies()
+
+    def _said(self, error: Exception) -> str:
+        """What pages are told of an error; the terminal shows where one is that nobody expects."""
+        if isinstance(error, StorageError):
+            return str(error)
+        text = f"unexpected {type(error).__name__}: {error} (the terminal shows where)."
+        if text not in self._unexpected:  # the storage is looked at again and again
+            self._unexpected.add(text)
+            traceback.print_exception(error)
+        return text
 
     def wake(self) -> None:
         """Tell all who listen to look again."""
@@ -247,13 +264,6 @@ async def _set_within(event: asyncio.Event, seconds: float) -> bool:
     except TimeoutError:
         return False
     return True
-
-
-def _said(error: Exception) -> str:
-    """What the page is told of an error."""
-    if isinstance(error, StorageError):
-        return str(error)
-    return f"unexpected {type(error).__name__}: {error}"
 
 
 def _brief(trial: Trial) -> dict[str, Any]:

@@ -30,9 +30,7 @@ from bbmmopt.plots.dependence import Dependence
 from bbmmopt.plots.outputs import Output
 from bbmmopt.plots.regions import FORBIDDEN
 from bbmmopt.plots.style import (
-    BANDS,
     BLACK,
-    BLUE,
     MARKS,
     fitted,
     halo,
@@ -43,7 +41,7 @@ from bbmmopt.plots.style import (
     tidy,
     width,
 )
-from bbmmopt.plots.surface import Range
+from bbmmopt.plots.surface import Range, draw_bands
 from bbmmopt.trial import Trial
 
 Panels = Mapping[tuple[str, ...], Dependence]
@@ -53,6 +51,7 @@ _LARGEST = 1e200  # matplotlib's contours take 1e250 for infinity, and 1e-250 fo
 _LEVELS = 14  # about so many lines of equal value
 _CUT = 0.1  # the share of the worst values, which may get one colour
 _TEXT, _SMALLEST = 7.5, 5.5  # letters, in points
+_SCALE = 0.75  # of lines and dots
 _BAR = 42.0  # height of the colour bar with what is written there, in points
 _NARROW = 80.0  # points
 _EDGE = 0.06  # height of marks on the diagonal, as a fraction of the panel
@@ -343,22 +342,8 @@ def _draw_effect(ax: Axes, effect: Dependence, view: tuple[float, float]) -> Non
     tidy(ax)
     ax.set_ylim(*view)
     ax.yaxis.set_major_locator(MaxNLocator(4))
-    x, middle = effect.x.values, effect.value
     assert effect.inner is not None and effect.outer is not None
-    for (lower, upper), colour, thickness, label in (
-        (effect.outer, BANDS[0], 0.3, "95 % band"),
-        (effect.inner, BANDS[1], 0.55, "68 % band"),
-    ):
-        if effect.x.categorical:
-            ax.bar(x, upper - lower, bottom=lower, color=colour, width=thickness, label=label)
-        else:
-            ax.fill_between(x, lower, upper, color=colour, linewidth=0, label=label)
-    if effect.x.categorical:
-        ax.grid(False, axis="x")
-        ax.hlines(middle, x - 0.32, x + 0.32, color=BLUE, linewidth=1.6, label="median")
-    else:
-        dots = {"marker": "o", "markersize": 2} if effect.x.cells else {}
-        ax.plot(x, middle, color=BLUE, linewidth=1.4, label="median", **dots)
+    draw_bands(ax, effect.x, effect.value, effect.inner, effect.outer, scale=_SCALE)
 
 
 def _dress(ax: Axes, panel: Dependence, *, bottom: bool, left: bool) -> None:

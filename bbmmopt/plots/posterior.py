@@ -16,7 +16,6 @@ from bbmmopt.plots.regions import draw_chance, draw_forbidden, draw_level
 from bbmmopt.plots.slices import make_slice, need_complete
 from bbmmopt.plots.source import Source, modelled
 from bbmmopt.plots.style import (
-    BANDS,
     BLACK,
     BLUE,
     VERMILION,
@@ -29,7 +28,7 @@ from bbmmopt.plots.style import (
     title,
     upright,
 )
-from bbmmopt.plots.surface import Range, draw_curve, draw_surface
+from bbmmopt.plots.surface import Range, draw_bands, draw_curve, draw_surface
 from bbmmopt.plots.table import Table
 from bbmmopt.space.checks import is_integer
 from bbmmopt.trial import Trial
@@ -212,30 +211,17 @@ def draw_believed(
 def _draw_bands(ax: Axes, believed: Believed) -> None:
     """The median within its bands, whiskers over categories; and errors that were told."""
     tidy(ax)
-    where, x, middle = believed.where, believed.where.x.values, believed.middle
-    for (lower, upper), colour, width, label in (
-        (believed.outer, BANDS[0], 0.18, "95 % band"),
-        (believed.inner, BANDS[1], 0.36, "68 % band"),
-    ):
-        if where.x.categorical:
-            ax.bar(x, upper - lower, bottom=lower, color=colour, width=width, label=label)
-        else:
-            ax.fill_between(x, lower, upper, color=colour, linewidth=0, label=label)
+    axis = believed.where.x
+    draw_bands(ax, axis, believed.middle, believed.inner, believed.outer)
     for i, sample in enumerate(believed.samples):
         label = "drawn from the model" if i == 0 else "_drawn"
-        look = {"color": BLUE, "alpha": 0.55, "label": label}
-        if where.x.categorical:
-            ax.plot(x, sample, linestyle="", marker="_", markersize=9, **look)
+        look = {"color": BLUE, "alpha": 0.55, "label": label, "zorder": 1.9}  # under the median
+        if axis.categorical:
+            ax.plot(axis.values, sample, linestyle="", marker="_", markersize=9, **look)
         else:
-            ax.plot(x, sample, linewidth=0.8, **look)
-    if where.x.categorical:
-        ax.grid(False, axis="x")
-        ax.hlines(middle, x - 0.25, x + 0.25, color=BLUE, linewidth=2, label="median")
-    else:
-        dots = {"marker": "o", "markersize": 3} if where.x.cells else {}
-        ax.plot(x, middle, color=BLUE, linewidth=1.8, label="median", **dots)
+            ax.plot(axis.values, sample, linewidth=0.8, **look)
     _draw_errors(ax, believed)
-    where.x.dress(ax, "x")
+    axis.dress(ax, "x")
 
 
 def view(believed: Believed) -> tuple[float, float]:

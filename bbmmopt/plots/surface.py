@@ -11,9 +11,10 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.collections import LineCollection
 from matplotlib.ticker import MaxNLocator
 
+from bbmmopt.plots.axis import Axis
 from bbmmopt.plots.regions import borders
 from bbmmopt.plots.slices import Slice
-from bbmmopt.plots.style import BLACK, BLUE, height, letters, tidy, upright
+from bbmmopt.plots.style import BANDS, BLACK, BLUE, height, letters, tidy, upright
 
 _LEVELS = 24  # about so many colours in a surface
 _LARGEST = 1e200  # matplotlib's contours take 1e250 for infinity
@@ -124,6 +125,43 @@ def _draw_edges(ax: Axes, where: Slice) -> None:
     edges = borders(where, upright & where.x.cells, level & where.y.cells)
     lines = LineCollection(edges, colors="white", linewidths=0.8)
     ax.add_collection(lines, autolim=False)
+
+
+def draw_bands(
+    ax: Axes,
+    axis: Axis,
+    middle: np.ndarray,
+    inner: tuple[np.ndarray, np.ndarray],
+    outer: tuple[np.ndarray, np.ndarray],
+    *,
+    scale: float = 1.0,
+) -> None:
+    """Draw the median (m,) within its 68 and 95 % bands; whiskers over categories.
+
+    Args:
+        ax: Where to draw.
+        axis: What runs along the horizontal axis.
+        middle: The median.
+        inner, outer: Ends of the bands, the lower one first.
+        scale: Of lines and dots; in a small picture whiskers are wider for it.
+    """
+    x = axis.values
+    for (lower, upper), colour, width, label in (
+        (outer, BANDS[0], 0.18, "95 % band"),
+        (inner, BANDS[1], 0.36, "68 % band"),
+    ):
+        if axis.categorical:
+            bars = {"width": width / scale, "color": colour, "label": label}
+            ax.bar(x, upper - lower, bottom=lower, **bars)
+        else:
+            ax.fill_between(x, lower, upper, color=colour, linewidth=0, label=label)
+    if axis.categorical:
+        ax.grid(False, axis="x")
+        ends = x - 0.25 / scale, x + 0.25 / scale
+        ax.hlines(middle, *ends, color=BLUE, linewidth=2 * scale, label="median")
+    else:
+        dots = {"marker": "o", "markersize": 3 * scale} if axis.cells else {}
+        ax.plot(x, middle, color=BLUE, linewidth=1.8 * scale, label="median", **dots)
 
 
 def draw_curve(

@@ -3,6 +3,7 @@
 import signal
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -56,6 +57,15 @@ def storage(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Storage]
     with open_storage(where) as storage:
         storage.create_study(RECORD)
         yield storage
+
+
+@pytest.fixture
+def client(storage: Storage) -> Iterator[Any]:
+    """Of a dashboard of the storage."""
+    from tests.bbmmopt.dashboards import client_of  # a web server: for those that want one
+
+    with client_of(storage) as client:
+        yield client
 
 
 @pytest.fixture(scope="session")

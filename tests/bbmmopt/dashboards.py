@@ -29,6 +29,13 @@ CONDITIONAL = Space(
 )
 
 
+def get(client: "Client", name: str, **query: object) -> dict:
+    """What the dashboard answers, which must be no error."""
+    answer = client.get(f"/api/{name}", params={"study": "svm"} | query)
+    assert answer.status_code == 200, answer.text
+    return answer.json()
+
+
 def conditional_study(where: str | Path | Storage, study: str = "svm") -> Optimizer:
     """Seven complete trials, one failed, one running, one waiting."""
     optimizer = Optimizer(

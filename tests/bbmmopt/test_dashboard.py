@@ -1,6 +1,5 @@
 """Facts about what the dashboard tells of studies and trials."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -13,9 +12,9 @@ from bbmmopt.trial import TrialState
 from tests.bbmmopt.dashboards import (
     NASTY,
     TRACEBACK,
-    Client,
     client_of,
     conditional_study,
+    get,
     smooth_study,
 )
 
@@ -26,20 +25,6 @@ def storage() -> Storage:
     storage = MemoryStorage()
     conditional_study(storage)
     return storage
-
-
-@pytest.fixture
-def client(storage: Storage) -> Iterator[Client]:
-    """Of a dashboard of it."""
-    with client_of(storage) as client:
-        yield client
-
-
-def get(client: Client, name: str, **query: object) -> dict:
-    """What the dashboard answers, which must be no error."""
-    answer = client.get(f"/api/{name}", params={"study": "svm"} | query)
-    assert answer.status_code == 200, answer.text
-    return answer.json()
 
 
 # --------------------------------------------------------------------------------------

@@ -1,6 +1,5 @@
 """Facts about what the page of the dashboard can change, and what it is told when it cannot."""
 
-from collections.abc import Iterator
 from threading import Thread
 
 import pytest
@@ -8,7 +7,7 @@ import pytest
 from bbmmopt.dashboard.strict import MOST_BYTES
 from bbmmopt.storage import MemoryStorage, Storage
 from bbmmopt.study import Study
-from tests.bbmmopt.dashboards import Client, client_of, conditional_study
+from tests.bbmmopt.dashboards import Client, client_of, conditional_study, get
 
 POINT = {"C": 10.0, "kernel": "rbf", "huge": 7}
 
@@ -19,13 +18,6 @@ def storage() -> Storage:
     storage = MemoryStorage()
     conditional_study(storage)
     return storage
-
-
-@pytest.fixture
-def client(storage: Storage) -> Iterator[Client]:
-    """Of a dashboard of it."""
-    with client_of(storage) as client:
-        yield client
 
 
 def post(client: Client, name: str, **sent: object) -> dict:
@@ -153,6 +145,22 @@ def test_runs_are_told_to_stop(client, storage):
     study.claim()  # somebody has begun again
     found = client.get("/api/study", params={"study": "svm"}).json()
     assert found["summary"]["stopped"] is None
+
+
+def test_a_study_that_went_on_after_a_stop_is_not_shown_as_stopped(storage):
+    study = Study.open(storage, "svm")
+    study.stop("the reagent is used up")
+
+    def shown() -> str | None:
+        with client_of(storage) as client:
+            return get(client, "study")["summary"]["stopped"]
+
+    assert shown() == "the reagent is used up"
+    study.claim()
+    assert shown() is None
+    study.stop("for good")
+    study.tell(8, failed="late")  # the end of what was begun before is no beginning
+    assert shown() == "for good"
 
 
 @pytest.mark.parametrize("reason", ["  ", None, 3])

@@ -2,7 +2,6 @@
 
 import math
 import threading
-from collections.abc import Iterator
 
 import numpy as np
 import pytest
@@ -20,7 +19,7 @@ from bbmmopt.plots import (
 )
 from bbmmopt.storage import MemoryStorage, Storage, open_storage
 from bbmmopt.study import Study
-from tests.bbmmopt.dashboards import Client, client_of, conditional_study, smooth_study
+from tests.bbmmopt.dashboards import Client, client_of, conditional_study, get, smooth_study
 
 DEEP = f'{{"fixed": {{"C": {"[" * 700}1{"]" * 700}}}}}'
 
@@ -31,20 +30,6 @@ def storage() -> Storage:
     storage = MemoryStorage()
     conditional_study(storage)
     return storage
-
-
-@pytest.fixture
-def client(storage: Storage) -> Iterator[Client]:
-    """Of a dashboard of it."""
-    with client_of(storage) as client:
-        yield client
-
-
-def get(client: Client, name: str, **query: object) -> dict:
-    """What the dashboard answers, which must be no error."""
-    answer = client.get(f"/api/{name}", params={"study": "svm"} | query)
-    assert answer.status_code == 200, answer.text
-    return answer.json()
 
 
 def columns(table) -> dict:

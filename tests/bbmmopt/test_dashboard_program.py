@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 import tomllib
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,6 +23,7 @@ from bbmmopt import Real
 from bbmmopt import dashboard as package
 from bbmmopt.cli import main
 from bbmmopt.dashboard.hub import Hub
+from bbmmopt.dashboard.live import Live
 from bbmmopt.storage import open_storage
 from bbmmopt.study import Study
 from tests.bbmmopt.dashboards import HEADERS, NASTY, serving
@@ -261,6 +263,32 @@ def test_a_storage_that_goes_away_is_told_and_comes_back():
             while note["trouble"]:
                 note = next(heard)
             assert note["total"] == 0
+
+
+@pytest.mark.alone
+def test_an_error_that_nobody_expects_is_told_and_shown_once_where_the_dashboard_runs(
+    monkeypatch, capsys
+):
+    create()
+    looks = []
+
+    def breaks(live):
+        looks.append(live)
+        raise LookupError("in the dashboard itself")
+
+    with serving("study.db") as server, monkeypatch.context() as broken:
+        broken.setattr(Live, "summary", breaks)
+        address, query = f"{server.origin}/api/notes", {"study": "default"}
+        with httpx.stream("GET", address, params=query, headers=HEADERS, timeout=20) as stream:
+            heard = notes(stream)
+            said = next(heard)["trouble"]
+            assert said.startswith("unexpected LookupError: in the dashboard itself")
+            while len(looks) < 3:
+                time.sleep(0.01)
+            broken.undo()
+            assert next(heard)["trouble"] is None
+    shown = capsys.readouterr().err
+    assert shown.count("Traceback") == shown.count("LookupError: in the dashboard itself") == 1
 
 
 # --------------------------------------------------------------------------------------
